@@ -1,0 +1,11 @@
+//! Builds OCI images from recipes: base layers in, root steps in a sandbox, content-addressed
+//! layers out, pushed to any registry, without a daemon, without Docker and without root.
+//!
+//! The rooms in reading order; ARCHITECTURE.md says how they hang together, and
+//! `tests/layering.rs` holds which of them may use which.
+
+// Ground: knows nothing of building.
+pub mod disk;
+pub mod fault;
+pub mod oci;
+pub mod report;
