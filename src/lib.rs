@@ -9,3 +9,6 @@ pub mod disk;
 pub mod fault;
 pub mod oci;
 pub mod report;
+
+// Means: each does one thing to bytes or processes.
+pub mod transfer;

@@ -1,0 +1,268 @@
+//! The one order in which an image moves: what is below first, the name last.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use crate::oci::{Descriptor, Digest, Document, Index, Platform, media_type};
+use crate::report::{Report, Task, Unit};
+
+use super::{Body, Error, Placed, Sink, Source, Stream, Verify};
+
+/// Indexes may lie in indexes; nobody nests them deeper than this.
+const DEEPEST: usize = 4;
+
+/// What a copy may do.
+pub struct Options<'a> {
+    /// How many blobs move at once.
+    pub jobs: usize,
+    /// The platforms to bring; `None` is all of them. The index is copied as it is, so only a sink
+    /// that accepts one with entries missing (a store, not a registry) takes part of an image.
+    pub platforms: Option<Vec<Platform>>,
+    /// Where else a blob may be found, asked in this order when the source does not give it.
+    pub fallbacks: Vec<&'a dyn Source>,
+}
+
+impl std::fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("jobs", &self.jobs)
+            .field("platforms", &self.platforms)
+            .field("fallbacks", &self.fallbacks.len())
+            .finish()
+    }
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options { jobs: 4, platforms: None, fallbacks: Vec::new() }
+    }
+}
+
+/// What a copy did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Blobs whose bytes were moved.
+    pub written: u64,
+    /// How many bytes those have.
+    pub bytes: u64,
+    /// Blobs that were there.
+    pub existed: u64,
+    /// Blobs that the sink took from a repository beside it.
+    pub mounted: u64,
+    /// Manifests and indexes that were moved.
+    pub documents: u64,
+}
+
+/// Returns the entries of an index that a choice of platforms takes, in the index's order.
+///
+/// # Errors
+/// Each wanted platform must be there; what is for no platform at all (attestations) comes only
+/// where everything does.
+pub fn select(
+    digest: Digest,
+    index: &Index,
+    wanted: Option<&[Platform]>,
+) -> Result<Vec<Descriptor>, Error> {
+    let Some(wanted) = wanted else { return Ok(index.manifests.clone()) };
+    let mut chosen = Vec::new();
+    for platform in wanted {
+        let Some(entry) = index.find(platform) else {
+            let offered = index.manifests.iter().filter_map(|entry| entry.platform.clone());
+            return Err(Error::NoPlatform {
+                index: digest,
+                wanted: Box::new(platform.clone()),
+                offered: offered.filter(|has| has.architecture != "unknown").collect(),
+            });
+        };
+        if !chosen.contains(entry) {
+            chosen.push(entry.clone());
+        }
+    }
+    Ok(chosen)
+}
+
+/// Copies a document and all below it, then the tags. Blobs and documents that the sink has are not
+/// moved. Every document that was is read back by digest before a tag is set.
+pub fn copy(
+    source: &dyn Source,
+    sink: &dyn Sink,
+    root: &Document,
+    tags: &[String],
+    options: &Options<'_>,
+    report: &dyn Report,
+) -> Result<Summary, Error> {
+    let mut walk = Walk { source, sink, options, documents: Vec::new(), blobs: BTreeMap::new() };
+    walk.visit(root.clone(), options.platforms.as_deref(), 0)?;
+    let Walk { documents, blobs, .. } = walk;
+    let mut blobs: Vec<Descriptor> = blobs.into_values().collect();
+    // The largest first: what takes longest must not start last. Ties by digest, for a stable order.
+    blobs.sort_by(|a, b| b.size.cmp(&a.size).then(a.digest.cmp(&b.digest)));
+
+    let mut summary = copy_blobs(source, sink, &blobs, options, report)?;
+    for document in &documents {
+        sink.put_document(document, None)?;
+        if sink.read_back(&document.descriptor())?.bytes() != document.bytes() {
+            return Err(Error::ReadBack { digest: document.digest() });
+        }
+        summary.documents += 1;
+    }
+    for tag in tags {
+        sink.put_document(root, Some(tag))?;
+    }
+    Ok(summary)
+}
+
+struct Walk<'a> {
+    source: &'a dyn Source,
+    sink: &'a dyn Sink,
+    options: &'a Options<'a>,
+    /// Children before parents.
+    documents: Vec<Document>,
+    blobs: BTreeMap<Digest, Descriptor>,
+}
+
+impl Walk<'_> {
+    /// Notes what is missing at the sink below a document, and the document after it.
+    fn visit(
+        &mut self,
+        document: Document,
+        wanted: Option<&[Platform]>,
+        depth: usize,
+    ) -> Result<(), Error> {
+        if self.documents.iter().any(|seen| seen.digest() == document.digest())
+            || self.sink.has_document(&document.descriptor())?
+        {
+            return Ok(());
+        }
+        if document.is_index() {
+            if depth == DEEPEST {
+                return Err(Error::TooDeep { index: document.digest() });
+            }
+            for entry in select(document.digest(), &document.index()?, wanted)? {
+                if media_type::is_index(&entry.media_type)
+                    || media_type::is_manifest(&entry.media_type)
+                {
+                    let child = self.child(&entry)?;
+                    self.visit(child, None, depth + 1)?;
+                } else {
+                    self.blobs.entry(entry.digest).or_insert(entry);
+                }
+            }
+        } else {
+            let manifest = document.manifest()?;
+            for blob in manifest.layers.into_iter().chain([manifest.config]) {
+                self.blobs.entry(blob.digest).or_insert(blob);
+            }
+        }
+        self.documents.push(document);
+        Ok(())
+    }
+
+    fn child(&self, entry: &Descriptor) -> Result<Document, Error> {
+        first_of(self.source, &self.options.fallbacks, |source| source.document(entry))
+    }
+}
+
+/// Asks the source, then the fallbacks; if none answers, the source's own error counts.
+fn first_of<'s, T>(
+    source: &'s dyn Source,
+    fallbacks: &[&'s dyn Source],
+    ask: impl Fn(&'s dyn Source) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let error = match ask(source) {
+        Ok(answer) => return Ok(answer),
+        Err(error) => error,
+    };
+    fallbacks.iter().find_map(|other| ask(*other).ok()).ok_or(error)
+}
+
+fn copy_blobs(
+    source: &dyn Source,
+    sink: &dyn Sink,
+    blobs: &[Descriptor],
+    options: &Options<'_>,
+    report: &dyn Report,
+) -> Result<Summary, Error> {
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let state = Mutex::new((Summary::default(), None::<Error>));
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            let result = copy_blob(source, sink, blob, options, &stop, report);
+            // A thread that panicked while it held the lock has left whole numbers behind.
+            let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match result {
+                Ok(Placed::Written) => {
+                    state.0.written += 1;
+                    state.0.bytes += blob.size;
+                }
+                Ok(Placed::Existed) => state.0.existed += 1,
+                Ok(Placed::Mounted) => state.0.mounted += 1,
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    // The first failure is the cause; the others only followed.
+                    state.1.get_or_insert(error);
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..options.jobs.min(blobs.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    match state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        (_, Some(error)) => Err(error),
+        (summary, None) => Ok(summary),
+    }
+}
+
+fn copy_blob(
+    source: &dyn Source,
+    sink: &dyn Sink,
+    blob: &Descriptor,
+    options: &Options<'_>,
+    stop: &AtomicBool,
+    report: &dyn Report,
+) -> Result<Placed, Error> {
+    let task = Task::start(report, blob.digest.short(), Some(blob.size), Unit::Bytes);
+    if sink.has_blob(blob)? {
+        task.finish("exists");
+        return Ok(Placed::Existed);
+    }
+    let mut origins = source.origins(blob);
+    for other in &options.fallbacks {
+        origins.extend(other.origins(blob));
+    }
+    let open = || -> Result<Stream<'_>, Error> {
+        let stream = first_of(source, &options.fallbacks, |source| source.blob(blob, 0))?;
+        Ok(Box::new(Stoppable { inner: Verify::new(stream, blob), stop }))
+    };
+    let placed = sink.put_blob(blob, &Body::new(&open, &origins), &task)?;
+    task.finish(match placed {
+        Placed::Written => "done",
+        Placed::Existed => "exists",
+        Placed::Mounted => "mounted",
+    });
+    Ok(placed)
+}
+
+/// Ends a stream with an error as soon as another transfer has failed.
+struct Stoppable<'a, R> {
+    inner: R,
+    stop: &'a AtomicBool,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped.into());
+        }
+        self.inner.read(buffer)
+    }
+}
