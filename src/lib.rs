@@ -11,4 +11,7 @@ pub mod oci;
 pub mod report;
 
 // Means: each does one thing to bytes or processes.
+pub mod changes;
+pub mod layer;
+pub mod rootfs;
 pub mod transfer;

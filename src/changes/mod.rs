@@ -1,0 +1,28 @@
+//! What a run changed, as a sorted list of paths: present ones, whose truth is in the tree, and
+//! removed ones. However it is found (from overlay's upper folder here), the list is the same.
+
+mod error;
+mod same;
+mod upper;
+
+pub use error::Error;
+pub use same::same_entry;
+pub use upper::from_upper;
+
+/// What happened to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// It is there and differs from the parent's, or is a folder above such an entry.
+    Present,
+    /// The parent has it and the result has not.
+    Removed,
+}
+
+/// One path of a layer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// Below the root, without a slash at either end.
+    pub path: Vec<u8>,
+    /// What happened to it.
+    pub kind: Kind,
+}

@@ -1,0 +1,16 @@
+//! A layer's way between tree and blob: changes -> normalise in place -> canonical tar -> compressed
+//! blob, and a blob back into a tree with its sidecar. Whatever reaches a digest is decided here:
+//! the tar's bytes (`write`), the compression profiles (`profile`), the rules (`normalise`).
+
+mod error;
+pub mod normalise;
+mod pack;
+mod profile;
+mod unpack;
+mod write;
+
+pub use error::{EntryProblem, Error};
+pub use pack::{Packed, measure, pack};
+pub use profile::Profile;
+pub use unpack::{Blob, Limits, Unpacked, check, unpack};
+pub use write::write_tar;
