@@ -5,3 +5,9 @@
     clippy::print_stderr,
     reason = "a test that panics has failed"
 )]
+
+// What several subjects share: folders that vanish, free ports, real registries.
+mod support;
+
+// Pull and push against real registries, and against a double that misbehaves on purpose.
+mod registry;

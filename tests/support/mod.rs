@@ -1,0 +1,49 @@
+//! What several subjects' tests stand on: folders that vanish, free ports, real registries.
+
+// Each helper is for the tests that need it; none is needed by all.
+#![allow(dead_code, reason = "shared by modules that come and go")]
+
+pub(crate) mod registry;
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+pub(crate) use tempfile::TempDir;
+
+/// Makes a folder that vanishes with the returned value.
+pub(crate) fn temp_dir() -> TempDir {
+    tempfile::Builder::new().prefix("ocibuild-test-").tempdir().unwrap()
+}
+
+/// Returns a port of 127.0.0.1 on which nobody listened a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Runs a tool that the tests need and returns its output; one that fails or is missing fails the
+/// test with what it said.
+pub(crate) fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Returns bytes that compress badly and are the same in each run; `seed` tells them apart.
+pub(crate) fn noise(size: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}

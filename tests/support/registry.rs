@@ -1,0 +1,227 @@
+//! Debian's `docker-registry` (distribution 2.8) on loopback: plain, behind TLS, with passwords or
+//! with tokens. It stops and its files vanish when the value is dropped.
+
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::{TempDir, free_port, run, temp_dir};
+
+/// A certificate for 127.0.0.1 and localhost, with the authority that signed it.
+pub(crate) struct Tls {
+    dir: TempDir,
+}
+
+impl Tls {
+    /// Makes an authority and a certificate with `openssl`.
+    pub(crate) fn new() -> Tls {
+        let dir = temp_dir();
+        let openssl = |args: &[&str]| {
+            run(Command::new("openssl").args(args).current_dir(dir.path()));
+        };
+        openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.crt",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test authority",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+        ]);
+        openssl(&[
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            "server.key",
+            "-out",
+            "server.csr",
+            "-subj",
+            "/CN=localhost",
+        ]);
+        let extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n";
+        std::fs::write(dir.path().join("extensions"), extensions).unwrap();
+        openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            "server.csr",
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-out",
+            "server.crt",
+            "-days",
+            "2",
+            "-extfile",
+            "extensions",
+        ]);
+        Tls { dir }
+    }
+
+    /// The authority's certificate, as `SSL_CERT_FILE` takes it.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.dir.path().join("ca.crt")
+    }
+
+    /// The server's certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.dir.path().join("server.crt")
+    }
+
+    /// The server's key.
+    pub(crate) fn key(&self) -> PathBuf {
+        self.dir.path().join("server.key")
+    }
+}
+
+/// How clients have to identify themselves.
+pub(crate) enum Auth<'a> {
+    /// Not at all.
+    None,
+    /// With this user and password.
+    Basic(&'a str, &'a str),
+    /// With a token of the server at `realm`, signed by a certificate in `bundle`.
+    Token {
+        /// Where tokens are had.
+        realm: &'a str,
+        /// The audience of the tokens.
+        service: &'a str,
+        /// Their issuer.
+        issuer: &'a str,
+        /// Certificates that may sign them.
+        bundle: &'a Path,
+    },
+}
+
+/// A running registry.
+pub(crate) struct Registry {
+    child: Child,
+    dir: TempDir,
+    port: u16,
+}
+
+impl Registry {
+    /// Starts one that is open to anyone over plain HTTP.
+    pub(crate) fn plain() -> Registry {
+        Registry::start(None, &Auth::None)
+    }
+
+    /// Starts one. It is ready when this returns.
+    pub(crate) fn start(tls: Option<&Tls>, auth: &Auth<'_>) -> Registry {
+        let dir = temp_dir();
+        // Between choosing a port and listening on it another test may take it.
+        for _ in 0..5 {
+            let port = free_port();
+            let config = dir.path().join("config.yml");
+            std::fs::write(&config, text(dir.path(), port, tls, auth)).unwrap();
+            let log = std::fs::File::create(dir.path().join("log")).unwrap();
+            let mut child = Command::new("docker-registry")
+                .arg("serve")
+                .arg(&config)
+                .env_clear()
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().unwrap())
+                .stderr(log)
+                .spawn()
+                .expect("the tests need the package docker-registry");
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(20) {
+                if child.try_wait().unwrap().is_some() {
+                    break;
+                }
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Registry { child, dir, port };
+                }
+                sleep(Duration::from_millis(10));
+            }
+            child.kill().ok();
+            child.wait().ok();
+        }
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+        panic!("docker-registry does not start: {log}");
+    }
+
+    /// Returns `127.0.0.1:PORT`.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Returns the name of an image here, as `127.0.0.1:PORT/NAME`.
+    pub(crate) fn image(&self, name: &str) -> String {
+        format!("{}/{name}", self.host())
+    }
+
+    /// Returns the folder in which it keeps everything.
+    pub(crate) fn storage(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Returns what it has logged so far: one line a request, among others.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn text(dir: &Path, port: u16, tls: Option<&Tls>, auth: &Auth<'_>) -> String {
+    use std::fmt::Write;
+    let data = dir.join("data");
+    let mut text = format!(
+        "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n  secret: of-the-tests\n",
+        data.display()
+    );
+    if let Some(tls) = tls {
+        let (certificate, key) = (tls.certificate(), tls.key());
+        writeln!(
+            text,
+            "  tls:\n    certificate: {}\n    key: {}",
+            certificate.display(),
+            key.display()
+        )
+        .unwrap();
+    }
+    match auth {
+        Auth::None => {}
+        Auth::Basic(user, password) => {
+            let file = dir.join("htpasswd");
+            let line =
+                run(Command::new("htpasswd").args(["-nbB", "-C", "4", user, password])).stdout;
+            std::fs::write(&file, line).unwrap();
+            writeln!(text, "auth:\n  htpasswd:\n    realm: tests\n    path: {}", file.display())
+                .unwrap();
+        }
+        Auth::Token { realm, service, issuer, bundle } => {
+            writeln!(
+                text,
+                "auth:\n  token:\n    realm: {realm}\n    service: {service}\n    issuer: {issuer}\n    rootcertbundle: {}",
+                bundle.display()
+            )
+            .unwrap();
+        }
+    }
+    text
+}
