@@ -23,7 +23,11 @@ pub struct Error {
 
 impl Error {
     /// Tells what could not be done to which path.
-    pub fn new(action: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Error {
+    pub fn new(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<io::Error>,
+    ) -> Error {
         Error { action, path: path.into(), source: source.into() }
     }
 
@@ -125,7 +129,13 @@ pub struct Lock {
 impl Lock {
     fn open(path: &Path) -> Result<File, Error> {
         // NFS turns an exclusive flock into a byte-range lock, which needs a file open for writing.
-        File::options().read(true).write(true).create(true).truncate(false).open(path).at("open", path)
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .at("open", path)
     }
 
     /// Waits until nobody else holds the lock.

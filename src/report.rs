@@ -112,7 +112,10 @@ pub struct Task<'r> {
 
 impl std::fmt::Debug for Task<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Task").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,7 +149,11 @@ impl<'r> Task<'r> {
 impl Drop for Task<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            self.report.event(Event::TaskFinished { id: self.id, name: &self.name, outcome: "failed" });
+            self.report.event(Event::TaskFinished {
+                id: self.id,
+                name: &self.name,
+                outcome: "failed",
+            });
         }
     }
 }

@@ -11,3 +11,6 @@ mod support;
 
 // Pull and push against real registries, and against a double that misbehaves on purpose.
 mod registry;
+
+// Which room may use which, and that no test is forgotten.
+mod layering;

@@ -64,7 +64,8 @@ impl ConfigDocument {
 
     /// Returns the platform that it names.
     pub fn platform(&self) -> Platform {
-        let text = |key: &str| self.0.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let text =
+            |key: &str| self.0.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         Platform {
             os: text("os").unwrap_or("linux").to_owned(),
             architecture: text("architecture").unwrap_or("unknown").to_owned(),
@@ -153,7 +154,8 @@ impl ConfigDocument {
             Some(pair) => value.clone_into(&mut pair.1),
             None => env.push((name.to_owned(), value.to_owned())),
         }
-        let list: Vec<String> = env.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let list: Vec<String> =
+            env.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
         self.set_parameter("Env", json!(list));
     }
 
@@ -210,9 +212,23 @@ mod tests {
         let mut config = ConfigDocument::read(base).unwrap();
         config.set_env("A", "2");
         config.set_env("B", "x=y");
-        config.push_layer(Digest::of(b""), &HistoryEntry { created: None, created_by: Some("r".into()), comment: None, empty_layer: false });
+        config.push_layer(
+            Digest::of(b""),
+            &HistoryEntry {
+                created: None,
+                created_by: Some("r".into()),
+                comment: None,
+                empty_layer: false,
+            },
+        );
         let text = String::from_utf8(config.encode().unwrap()).unwrap();
-        for kept in ["\"Healthcheck\":{\"Interval\":5000000000}", "\"Shell\"", "\"OnBuild\"", "\"author\":\"y\"", "moby.extra"] {
+        for kept in [
+            "\"Healthcheck\":{\"Interval\":5000000000}",
+            "\"Shell\"",
+            "\"OnBuild\"",
+            "\"author\":\"y\"",
+            "moby.extra",
+        ] {
             assert!(text.contains(kept), "{kept} in {text}");
         }
         assert!(text.contains(r#""Env":["PATH=/bin","A=2","B=x=y"]"#));

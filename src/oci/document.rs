@@ -108,7 +108,11 @@ pub struct Manifest {
 
 impl Manifest {
     /// Returns an OCI manifest of this configuration and these layers.
-    pub fn new(config: Descriptor, layers: Vec<Descriptor>, annotations: BTreeMap<String, String>) -> Manifest {
+    pub fn new(
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+        annotations: BTreeMap<String, String>,
+    ) -> Manifest {
         Manifest {
             schema_version: 2,
             media_type: media_type::MANIFEST.to_owned(),
@@ -167,7 +171,11 @@ impl Document {
             (None, _) => shape.to_owned(),
         };
         if media_type::is_index(&media_type) != (shape == media_type::INDEX) {
-            return Err(DocumentError::Confused { digest, sent: media_type, says: shape.to_owned() });
+            return Err(DocumentError::Confused {
+                digest,
+                sent: media_type,
+                says: shape.to_owned(),
+            });
         }
         if !known(&media_type) {
             return Err(DocumentError::Unknown { digest, media_type });

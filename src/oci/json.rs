@@ -67,7 +67,10 @@ mod tests {
         let a = json!({"b": 1, "a": {"z": [true, null], "y": "é\n"}});
         let b = json!({"a": {"y": "é\n", "z": [true, null]}, "b": 1});
         assert_eq!(encode(&a).unwrap(), encode(&b).unwrap());
-        assert_eq!(encode(&a).unwrap(), "{\"a\":{\"y\":\"é\\n\",\"z\":[true,null]},\"b\":1}".as_bytes());
+        assert_eq!(
+            encode(&a).unwrap(),
+            "{\"a\":{\"y\":\"é\\n\",\"z\":[true,null]},\"b\":1}".as_bytes()
+        );
         assert!(encode(&json!(1.5)).is_err());
     }
 }

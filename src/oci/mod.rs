@@ -5,9 +5,9 @@
 mod config;
 mod descriptor;
 mod digest;
+mod document;
 pub mod json;
 pub mod media_type;
-mod document;
 mod platform;
 mod reference;
 

@@ -55,7 +55,10 @@ impl Platform {
     /// Tells whether an image for `self` is what `wanted` asks for; `arm64/v8` is `arm64`, and
     /// `unknown/unknown`, which marks attestations, is nothing.
     pub fn satisfies(&self, wanted: &Platform) -> bool {
-        let plain = |platform: &Platform| match (platform.architecture.as_str(), platform.variant.as_deref()) {
+        let plain = |platform: &Platform| match (
+            platform.architecture.as_str(),
+            platform.variant.as_deref(),
+        ) {
             ("arm64", Some("v8")) | ("amd64", Some("v1")) => None,
             (_, variant) => variant.map(str::to_owned),
         };
@@ -83,7 +86,8 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Platform, PlatformError> {
         let refuse = || PlatformError(text.to_owned());
         let word = |part: &str| {
-            !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
+            !part.is_empty()
+                && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
         };
         let parts: Vec<&str> = text.split('/').collect();
         if !parts.iter().all(|part| word(part)) {
@@ -114,7 +118,8 @@ mod tests {
         assert!(v8.satisfies(&arm) && arm.satisfies(&v8));
         assert!("windows/amd64".parse::<Platform>().is_err());
         assert!("linux".parse::<Platform>().is_err());
-        let attestation = Platform { os: "unknown".into(), architecture: "unknown".into(), variant: None };
+        let attestation =
+            Platform { os: "unknown".into(), architecture: "unknown".into(), variant: None };
         assert!(!attestation.satisfies(&attestation));
     }
 }

@@ -68,19 +68,23 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Reference, ReferenceError> {
         let refuse = |reason: String| ReferenceError { text: text.to_owned(), reason };
-        let parsed: oci_spec::distribution::Reference =
-            text.parse().map_err(|error: oci_spec::distribution::ParseError| refuse(error.to_string()))?;
+        let parsed: oci_spec::distribution::Reference = text
+            .parse()
+            .map_err(|error: oci_spec::distribution::ParseError| refuse(error.to_string()))?;
         let digest = match parsed.digest() {
-            Some(digest) => Some(digest.parse().map_err(|error: super::DigestError| refuse(error.to_string()))?),
+            Some(digest) => Some(
+                digest.parse().map_err(|error: super::DigestError| refuse(error.to_string()))?,
+            ),
             None => None,
         };
         let tag = parsed.tag().map(str::to_owned);
         // oci-spec fills in `latest` only where nothing was said; keep it out beside a digest.
-        let tag = if digest.is_some() && !text.contains(&format!(":{}@", tag.as_deref().unwrap_or(""))) {
-            None
-        } else {
-            tag
-        };
+        let tag =
+            if digest.is_some() && !text.contains(&format!(":{}@", tag.as_deref().unwrap_or(""))) {
+                None
+            } else {
+                tag
+            };
         Ok(Reference {
             registry: parsed.registry().to_owned(),
             repository: parsed.repository().to_owned(),
