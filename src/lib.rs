@@ -14,4 +14,5 @@ pub mod report;
 pub mod changes;
 pub mod layer;
 pub mod rootfs;
+pub mod store;
 pub mod transfer;

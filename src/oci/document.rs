@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Descriptor, Digest, Platform, json, media_type};
 
 /// The most bytes that a manifest or an index may have; registries refuse more than 4 MiB.
-pub const LIMIT: u64 = 8 << 20;
+pub const DOCUMENT_LIMIT: u64 = 8 << 20;
 
 /// A document that cannot be what it says.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ mod reference;
 pub use config::{ConfigDocument, HistoryEntry};
 pub use descriptor::Descriptor;
 pub use digest::{Digest, DigestError, Hasher};
-pub use document::{Document, DocumentError, Index, Manifest};
+pub use document::{DOCUMENT_LIMIT, Document, DocumentError, Index, Manifest};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
 

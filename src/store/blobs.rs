@@ -1,0 +1,362 @@
+//! Blobs: written to a file without a name, hashed on the way, and given their name only when whole,
+//! checked and on disk. A process that dies, or a full disk, leaves nothing.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::named;
+use super::{Error, Run, Store, blob_name};
+use crate::disk::{self, At};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Hasher};
+
+/// How many small writes are gathered before they go to the file.
+const BUFFER: usize = 128 << 10;
+
+impl Store {
+    /// Returns where a blob lies, or would.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.path(blob_name(digest))
+    }
+
+    /// Tells whether a blob is here; its content is verified by whoever reads it.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).is_file()
+    }
+
+    /// Tells whether a blob is here with the size that its descriptor says.
+    pub fn has_whole(&self, descriptor: &Descriptor) -> bool {
+        size_of(&self.blob_path(&descriptor.digest)) == Some(descriptor.size)
+    }
+
+    /// Opens a blob. What is read from it is not verified.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+        let path = self.blob_path(digest);
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::Missing { digest: *digest, path: self.root().to_owned() })
+            }
+            other => Ok(other.at("open", path)?),
+        }
+    }
+
+    /// Reads a small blob, a configuration say, and verifies its size and digest.
+    pub fn read_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        read_small(
+            self.open_blob(&descriptor.digest)?,
+            descriptor,
+            &self.blob_path(&descriptor.digest),
+        )
+    }
+
+    /// Reads a manifest or an index and verifies it.
+    pub fn document(&self, descriptor: &Descriptor) -> Result<Document, Error> {
+        Ok(Document::read(self.read_blob(descriptor)?, Some(&descriptor.media_type))?)
+    }
+
+    /// Keeps a manifest or an index. Kept already is fine.
+    pub fn put_document(&self, document: &Document) -> Result<(), Error> {
+        self.put_bytes(document.bytes()).map(|_| ())
+    }
+
+    /// Keeps a small blob that is at hand and returns its digest and size.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<(Digest, u64), Error> {
+        let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
+        if size_of(&self.blob_path(&digest)) == Some(size) {
+            return Ok((digest, size));
+        }
+        let mut writer = self.raw_writer()?;
+        writer.write_all(bytes).at("write", self.blob_path(&digest))?;
+        writer.commit_hashed(digest, size)
+    }
+
+    /// Begins a blob that is hashed while it is written.
+    pub fn writer(&self) -> Result<BlobWriter, Error> {
+        BlobWriter::new(self, Some(Hasher::new()))
+    }
+
+    /// Begins a blob whose digest the caller computes from the same bytes; it ends with
+    /// [`BlobWriter::commit_hashed`].
+    pub fn raw_writer(&self) -> Result<BlobWriter, Error> {
+        BlobWriter::new(self, None)
+    }
+
+    /// Forgets a blob, damaged ones above all, whatever names it.
+    pub fn discard(&self, digest: &Digest) -> Result<(), Error> {
+        let path = self.blob_path(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => Ok(other.at("remove", path)?),
+        }
+    }
+
+    /// Opens a file for a blob to come: without a name where the file system can.
+    fn stage(&self) -> Result<Stage, Error> {
+        let dir = self.path("blobs/sha256");
+        let mode = Mode::from_raw_mode(0o644);
+        let nameless = *self.inner.nameless.get_or_init(|| Path::new("/proc/self/fd").exists());
+        if nameless {
+            let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+            match rustix::fs::open(&dir, flags, mode) {
+                Ok(file) => return Ok(Stage::Nameless(file.into())),
+                // NFS, and what stacks over it, has no such files.
+                Err(Errno::NOTSUP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
+                Err(error) => return Err(disk::Error::new("write to", dir, error).into()),
+            }
+        }
+        self.stage_named()
+    }
+
+    fn stage_named(&self) -> Result<Stage, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let run = self.scratch()?;
+        let path = run.path().join(format!("blob-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let file = File::options().write(true).create_new(true).open(&path).at("create", &path)?;
+        Ok(Stage::Named { file, path, _run: run })
+    }
+}
+
+/// Returns the size of a plain file, if there is one.
+fn size_of(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
+}
+
+/// Reads a document or a configuration whole and verifies it; `path` is for errors.
+pub(super) fn read_small(
+    reader: impl Read,
+    descriptor: &Descriptor,
+    path: &Path,
+) -> Result<Vec<u8>, Error> {
+    let Descriptor { digest, size, .. } = *descriptor;
+    if size > DOCUMENT_LIMIT {
+        return Err(Error::TooLarge { digest, size, limit: DOCUMENT_LIMIT });
+    }
+    let mut bytes = Vec::new();
+    reader.take(size + 1).read_to_end(&mut bytes).at("read", path)?;
+    verify(descriptor.digest, size, Digest::of(&bytes), bytes.len() as u64, path)?;
+    Ok(bytes)
+}
+
+/// Compares what was found with what was expected.
+pub(super) fn verify(
+    expected: Digest,
+    expected_size: u64,
+    digest: Digest,
+    size: u64,
+    path: &Path,
+) -> Result<(), Error> {
+    if size != expected_size {
+        Err(Error::Size { path: path.to_owned(), expected: expected_size, found: size })
+    } else if digest == expected {
+        Ok(())
+    } else {
+        Err(Error::Corrupt { path: path.to_owned(), expected, found: digest })
+    }
+}
+
+/// The file behind a blob to come.
+enum Stage {
+    /// Vanishes by itself.
+    Nameless(File),
+    /// Removed by `drop`, and after a crash with its run folder.
+    Named { file: File, path: PathBuf, _run: Arc<Run> },
+}
+
+impl Stage {
+    fn file(&self) -> &File {
+        match self {
+            Stage::Nameless(file) | Stage::Named { file, .. } => file,
+        }
+    }
+
+    fn link(&self, target: &Path) -> rustix::io::Result<()> {
+        match self {
+            Stage::Nameless(file) => {
+                let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+                rustix::fs::linkat(CWD, source, CWD, target, AtFlags::SYMLINK_FOLLOW)
+            }
+            Stage::Named { path, .. } => {
+                match rustix::fs::linkat(CWD, path, CWD, target, AtFlags::empty()) {
+                    // No hard links here: a rename may replace a blob, but by the same bytes.
+                    Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK) => {
+                        rustix::fs::rename(path, target)
+                    }
+                    other => other,
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Stage::Named { path, .. } = self {
+            // Gone already where it was renamed.
+            fs::remove_file(path).ok();
+        }
+    }
+}
+
+/// A blob being written. Dropped without a commit it leaves nothing.
+#[must_use = "a blob is kept only when it is committed"]
+pub struct BlobWriter {
+    store: Store,
+    stage: Stage,
+    hasher: Option<Hasher>,
+    written: u64,
+    buffer: Vec<u8>,
+}
+
+impl std::fmt::Debug for BlobWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobWriter").field("written", &self.written).finish_non_exhaustive()
+    }
+}
+
+impl BlobWriter {
+    fn new(store: &Store, hasher: Option<Hasher>) -> Result<BlobWriter, Error> {
+        let stage = store.stage()?;
+        Ok(BlobWriter { store: store.clone(), stage, hasher, written: 0, buffer: Vec::new() })
+    }
+
+    /// Returns how many bytes were written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Keeps the blob and returns its digest and size, which must be the expected ones if there
+    /// are any.
+    pub fn commit(self, expected: Option<(Digest, u64)>) -> Result<(Digest, u64), Error> {
+        let staged = self.finish(expected)?;
+        staged.publish()
+    }
+
+    /// Keeps the blob under a digest that the caller has computed from the bytes that it wrote. A
+    /// hashing writer still verifies it.
+    pub fn commit_hashed(self, digest: Digest, size: u64) -> Result<(Digest, u64), Error> {
+        self.finish(Some((digest, size)))?.publish()
+    }
+
+    /// Ends and checks the blob without showing it yet, so that several can appear together.
+    pub fn finish(mut self, expected: Option<(Digest, u64)>) -> Result<Staged, Error> {
+        let dir = self.store.path("blobs/sha256");
+        self.flush().at("write to", &dir)?;
+        let hashed = self.hasher.take().map(Hasher::finish);
+        let path = expected.map_or(dir, |(digest, _)| self.store.blob_path(&digest));
+        let digest = match (expected, hashed) {
+            (Some((digest, size)), hashed) => {
+                verify(digest, size, hashed.unwrap_or(digest), self.written, &path)?;
+                digest
+            }
+            (None, Some(hashed)) => hashed,
+            (None, None) => {
+                let unhashed =
+                    io::Error::other("the writer was told not to hash, but no digest was given");
+                return Err(disk::Error::new("name a blob in", path, unhashed).into());
+            }
+        };
+        Ok(Staged { store: self.store, stage: self.stage, digest, size: self.written })
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        self.stage.file().write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn place(&self) -> PathBuf {
+        self.store.path("blobs/sha256")
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        let write = |writer: &mut BlobWriter| {
+            if writer.buffer.len() + bytes.len() > BUFFER {
+                writer.drain()?;
+            }
+            if bytes.len() >= BUFFER {
+                writer.stage.file().write_all(bytes)
+            } else {
+                writer.buffer.extend_from_slice(bytes);
+                Ok(())
+            }
+        };
+        write(self).map_err(|error| named("write to", &self.place(), error))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.drain().map_err(|error| named("write to", &self.place(), error))
+    }
+}
+
+/// A whole and checked blob that nobody sees yet. Dropped, it is gone.
+#[must_use = "a blob is kept only when it is published"]
+pub struct Staged {
+    store: Store,
+    stage: Stage,
+    digest: Digest,
+    size: u64,
+}
+
+impl std::fmt::Debug for Staged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Staged").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+impl Staged {
+    /// Returns what it hashes to.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Returns its size.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Makes it durable, then visible. A blob of that name and size stays as it is; one of another
+    /// size was damaged and is replaced.
+    pub fn publish(self) -> Result<(Digest, u64), Error> {
+        let done = Ok((self.digest, self.size));
+        let target = self.store.blob_path(&self.digest);
+        if size_of(&target) == Some(self.size) {
+            return done;
+        }
+        rustix::fs::fdatasync(self.stage.file()).at("write", &target)?;
+        match self.stage.link(&target) {
+            Err(Errno::EXIST) if size_of(&target) == Some(self.size) => return done,
+            Err(Errno::EXIST) => self.replace(&target)?,
+            other => other.at("create", &target)?,
+        }
+        let dir = self.store.path("blobs/sha256");
+        File::open(&dir).and_then(|dir| dir.sync_all()).at("write", dir)?;
+        done
+    }
+
+    fn replace(&self, target: &Path) -> Result<(), Error> {
+        let run = self.store.scratch()?;
+        let path = run.path().join(format!("replace-{}", self.digest.hex()));
+        fs::remove_file(&path).ok();
+        self.stage.link(&path).at("create", &path)?;
+        fs::rename(&path, target).at("replace", target)?;
+        Ok(())
+    }
+}

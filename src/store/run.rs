@@ -1,0 +1,144 @@
+//! Run folders: a live process's temporary files in `run/N`, whose `lock` it holds. One whose owner
+//! is gone is swept when the next run begins.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{Error, Store, error};
+use crate::disk::{self, At, Lock};
+use crate::report::Report;
+
+/// A folder for temporary files on the store's file system, removed with all in it when dropped.
+#[derive(Debug)]
+pub struct Run {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl Store {
+    /// Begins a run, and first sweeps what dead ones left. What belongs to ids of a user namespace
+    /// that this process is not in stays, and is reported.
+    pub fn begin_run(&self, report: &dyn Report) -> Result<Run, Error> {
+        self.sweep(report)?;
+        Run::begin(&self.path("run"))
+    }
+
+    /// Removes the run folders of processes that are gone, and returns the bytes freed.
+    pub fn sweep(&self, report: &dyn Report) -> Result<u64, Error> {
+        let dir = self.path("run");
+        let mut freed = 0;
+        for dead in bury(&dir)? {
+            let bytes = usage(&dead);
+            match remove_tree(&dead) {
+                Ok(()) => freed += bytes,
+                Err(error) => report.warning(&format!(
+                    "an ended run left files that cannot be removed here ({error}: {}); the next build removes them",
+                    error.io()
+                )),
+            }
+        }
+        Ok(freed)
+    }
+}
+
+impl Run {
+    /// Makes and locks the first free folder.
+    pub(super) fn begin(dir: &Path) -> Result<Run, Error> {
+        // Between a folder's making and its locking no sweep may see it.
+        let _guard = error::lock(&dir.join(".lock"))?;
+        for number in 1u32.. {
+            let path = dir.join(number.to_string());
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    let lock = error::lock(&path.join("lock"))?;
+                    return Ok(Run { path, _lock: lock });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(disk::Error::new("create the folder", path, error).into()),
+            }
+        }
+        Err(Error::Busy { path: dir.to_owned() })
+    }
+
+    /// Returns the folder; a file named `lock` in it is taken.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // What cannot be removed now is for the next sweep.
+        remove_tree(&self.path).ok();
+    }
+}
+
+/// Sets aside the folders of dead runs, and returns them with those set aside before.
+fn bury(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let _guard = error::lock(&dir.join(".lock"))?;
+    let mut dead = Vec::new();
+    for name in disk::list(dir)? {
+        let path = dir.join(&name);
+        if name.as_encoded_bytes().starts_with(b".dead-") {
+            dead.push(path);
+        } else if !name.as_encoded_bytes().starts_with(b".") && path.is_dir() {
+            let lock = match error::try_lock(&path.join("lock")) {
+                Ok(Some(lock)) => lock,
+                Ok(None) => continue,
+                // Its owner removes it at this moment.
+                Err(Error::Disk(error)) if error.is_not_found() => continue,
+                Err(error) => return Err(error),
+            };
+            let aside = (1u32..)
+                .map(|number| dir.join(format!(".dead-{}-{number}", name.to_string_lossy())))
+                .find(|aside| !aside.exists());
+            if let Some(aside) = aside {
+                match fs::rename(&path, &aside) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    other => other.at("rename", &path)?,
+                }
+                dead.push(aside);
+            }
+            drop(lock);
+        }
+    }
+    Ok(dead)
+}
+
+/// Removes a tree; one that is gone is fine. Folders without write permission are no obstacle.
+pub(super) fn remove_tree(path: &Path) -> Result<(), disk::Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path);
+            match fs::remove_dir_all(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other.at("remove", path),
+            }
+        }
+        other => other.at("remove", path),
+    }
+}
+
+/// Gives the owner access to all folders of a tree, as far as they are ours.
+fn open_up(path: &Path) {
+    let is_folder = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    if is_folder && fs::set_permissions(path, fs::Permissions::from_mode(0o700)).is_ok() {
+        for name in disk::list(path).unwrap_or_default() {
+            open_up(&path.join(name));
+        }
+    }
+}
+
+/// Returns the bytes that a tree takes on disk; a hard-linked file counts once for each name's share.
+pub(super) fn usage(path: &Path) -> u64 {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
+    if metadata.is_dir() {
+        let names = disk::list(path).unwrap_or_default();
+        metadata.blocks() * 512 + names.iter().map(|name| usage(&path.join(name))).sum::<u64>()
+    } else {
+        metadata.blocks() * 512 / metadata.nlink().max(1)
+    }
+}
