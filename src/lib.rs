@@ -14,5 +14,6 @@ pub mod report;
 pub mod changes;
 pub mod layer;
 pub mod rootfs;
+pub mod sandbox;
 pub mod store;
 pub mod transfer;

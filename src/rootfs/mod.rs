@@ -1,6 +1,44 @@
-//! Unpacked layers as a tree to run in; and what lies beside an unpacked layer because a folder
-//! cannot hold it everywhere.
+//! Unpacked layers stacked to a tree that a step can run in: an overlay whose upper folder holds
+//! what the step changes.
+//!
+//! ```text
+//! merged/   = upper : extras : repairs : layer N : mask N : layer N-1 : mask N-1 : …   (read-write)
+//! parent/   =                  repairs : layer N : mask N : …                          (read-only)
+//! ```
+//! An unpacked layer's tree holds no whiteouts; a mask is made from its sidecar. `repairs` gives
+//! the folders that a layer's tar only implied what they are in the layers below. `extras` carries
+//! the step's own `/etc/resolv.conf` and missing mount points, with each folder it must repeat as
+//! it truly is, so that neither the upper folder nor `parent` shows any of it.
+//!
+//! To be used inside of the user namespace of [`crate::sandbox::enter`].
 
+mod error;
+mod extras;
+mod memory;
+mod overlay;
+mod probe;
+mod remove;
+mod repairs;
 mod sidecar;
+mod space;
 
+use std::path::PathBuf;
+
+pub use error::Error;
+pub use extras::Extras;
+pub use memory::available_memory;
+pub use overlay::{Mounted, mount};
+pub use probe::{Why, probe_overlay, probe_owners};
+pub use remove::remove_tree;
 pub use sidecar::{Device, DeviceKind, EntryPath, Ledger, Sidecar};
+pub use space::Space;
+
+/// A layer in a stack.
+#[derive(Clone, Debug)]
+pub struct Lower {
+    /// Its files.
+    pub tree: PathBuf,
+    /// What an unpacked tree leaves out; `None` for the upper folder of an overlay, which says all
+    /// of it in overlay's own way.
+    pub sidecar: Option<Sidecar>,
+}

@@ -26,6 +26,31 @@ impl EntryPath {
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
+
+    /// Returns the path of `name` in this folder.
+    #[must_use]
+    pub fn join(&self, name: &[u8]) -> EntryPath {
+        let mut bytes = self.0.clone();
+        if !bytes.is_empty() {
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(name);
+        EntryPath(bytes)
+    }
+
+    /// Returns the folders above it, from the top and without the root, and then itself.
+    pub fn prefixes(&self) -> impl Iterator<Item = EntryPath> {
+        let ends = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let whole = (!self.0.is_empty()).then_some(self.0.len());
+        ends.chain(whole).map(|end| EntryPath(self.0[..end].to_vec()))
+    }
+}
+
+impl From<&str> for EntryPath {
+    /// Takes a path as people write it: slashes at its ends are dropped.
+    fn from(text: &str) -> EntryPath {
+        EntryPath(text.trim_matches('/').as_bytes().to_vec())
+    }
 }
 
 impl From<Vec<u8>> for EntryPath {
@@ -168,5 +193,14 @@ mod tests {
         let json = serde_json::to_string(&sidecar).unwrap();
         assert_eq!(json, r#"{"whiteouts":["a/100%25%FF\n\""],"opaque":[""]}"#);
         assert_eq!(serde_json::from_str::<Sidecar>(&json).unwrap(), sidecar);
+    }
+
+    #[test]
+    fn a_path_knows_the_folders_above_it() {
+        let names: Vec<String> =
+            EntryPath::from("/a/b/c/").prefixes().map(|path| path.to_string()).collect();
+        assert_eq!(names, ["a", "a/b", "a/b/c"]);
+        assert_eq!(EntryPath::default().prefixes().count(), 0);
+        assert_eq!(EntryPath::default().join(b"a").join(b"b"), EntryPath::from("a/b"));
     }
 }

@@ -1,0 +1,1 @@
+//! Folders that a layer only implied.

@@ -1,0 +1,102 @@
+//! What can go wrong around a command, the command's own failure not among it.
+
+use std::io;
+
+use crate::fault::{self, Fault, Kind};
+use crate::sandbox::Lack;
+
+/// A sandbox that could not be entered or set up.
+#[derive(Debug, thiserror::Error)]
+#[must_use]
+pub enum Error {
+    /// The machine doesn't allow what was asked for.
+    #[error("cannot build with {mode} here")]
+    Unavailable {
+        /// What was asked for, in words.
+        mode: &'static str,
+        /// What is missing.
+        #[source]
+        lack: Lack,
+    },
+    /// Setting up the namespaces or the step's tree.
+    #[error("cannot {what}")]
+    Setup {
+        /// What was tried.
+        what: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The image has no such user or group.
+    #[error("the image has no {what} `{name}`")]
+    NoSuchUser {
+        /// `user` or `group`.
+        what: String,
+        /// The name.
+        name: String,
+    },
+    /// A mount has no place in the tree.
+    #[error("`{path}` does not exist in the image, so that nothing can be mounted there")]
+    NoMountPoint {
+        /// The path in the tree.
+        path: String,
+    },
+    /// The program could not be started.
+    #[error("cannot run `{program}` in the image")]
+    Program {
+        /// Its name.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The network was to be recorded.
+    #[error("a recorded network is not available in this version")]
+    NoRecorder,
+    /// A step was to run outside of [`crate::sandbox::enter`].
+    #[error("a step was started outside of the build's namespaces")]
+    Outside,
+    /// A helper process ended without an answer.
+    #[error("the sandbox's helper process ended without an answer ({status})")]
+    HelperDied {
+        /// How it ended.
+        status: String,
+    },
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Error::Unavailable { .. } => Kind::Environment,
+            Error::Setup { source, .. } => fault::kind_of_io(source),
+            Error::NoSuchUser { .. } | Error::NoRecorder => Kind::Usage,
+            Error::NoMountPoint { .. } | Error::Program { .. } | Error::HelperDied { .. } => {
+                Kind::Failed
+            }
+            Error::Outside => Kind::Bug,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Error::Unavailable { lack, .. } => Some(lack.fix()),
+            Error::Setup { source, .. } => fault::hint_of_io(source),
+            Error::NoSuchUser { .. } => Some(
+                "use a name from the image's /etc/passwd or /etc/group, or a number".to_owned(),
+            ),
+            Error::Program { source, .. } => match source.raw_os_error() {
+                Some(libc::ENOENT) => Some(
+                    "check PATH, and the interpreter that the script's first line names".to_owned(),
+                ),
+                Some(libc::ENOEXEC) => Some(
+                    "it has no `#!` line, or is for another architecture than this machine's"
+                        .to_owned(),
+                ),
+                Some(libc::EACCES) => Some("it must be executable for the step's user".to_owned()),
+                _ => None,
+            },
+            Error::NoRecorder => Some("set `network` to true or false".to_owned()),
+            Error::NoMountPoint { .. } | Error::Outside | Error::HelperDied { .. } => None,
+        }
+    }
+}
