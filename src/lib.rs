@@ -12,6 +12,7 @@ pub mod report;
 
 // Means: each does one thing to bytes or processes.
 pub mod changes;
+pub mod http;
 pub mod layer;
 pub mod rootfs;
 pub mod sandbox;

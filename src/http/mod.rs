@@ -1,0 +1,130 @@
+//! The one HTTP client: TLS roots, proxies, timeouts, retries, redirects without credentials, and
+//! URLs that can be shown.
+//!
+//! reqwest is asynchronous at heart. Its runtime lives here, in one background thread that starts
+//! with the first request; a call waits on its own thread, and bodies pass between the two in large
+//! pieces. reqwest's own blocking façade is not used, since it moves request bodies in pieces of
+//! 8 KiB, wants them to live for ever, and knows no timeout but one for the whole request.
+
+mod config;
+mod engine;
+mod error;
+mod redirect;
+mod request;
+mod response;
+mod retry;
+mod tls;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use config::Config;
+pub use error::{Cause, Error, redact};
+pub use request::{Open, Payload, Request};
+pub use reqwest::{Method, StatusCode, Url, header};
+pub use response::Response;
+
+use engine::Engine;
+use redirect::Step;
+use retry::Pauses;
+
+/// How many redirects one request follows.
+const MOST_REDIRECTS: usize = 5;
+
+/// Sends requests. Cheap to clone; the clones share connections.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    engine: Mutex<Option<Arc<Engine>>>,
+    pauses: Pauses,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Makes a client. Nothing is read and no thread starts before the first request.
+    pub fn new(config: Config) -> Client {
+        let shared = Shared { config, engine: Mutex::new(None), pauses: Pauses::default() };
+        Client { shared: Arc::new(shared) }
+    }
+
+    /// Returns the settings.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>, Error> {
+        let mut slot = self.shared.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = &*slot {
+            return Ok(Arc::clone(engine));
+        }
+        let engine = Arc::new(Engine::start(&self.shared.config)?);
+        *slot = Some(Arc::clone(&engine));
+        Ok(engine)
+    }
+
+    /// Sends a request and returns the answer, whatever its status, once its headers are here.
+    ///
+    /// Redirects are followed; `Authorization` goes to no other origin. What is worth another try is
+    /// tried again when the request allows it: then a status such as 503 is returned only when it
+    /// persists.
+    pub fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
+        let config = &self.shared.config;
+        let mut tried = 1;
+        loop {
+            let host = request.url().host_str().unwrap_or_default();
+            self.shared.pauses.wait(host);
+            let outcome = self.follow(request);
+            let last = tried >= config.tries || !request.retries();
+            let why = match &outcome {
+                Ok(response) if !retry::is_worth_it(response.status()) => return outcome,
+                Ok(response) => format!("the answer was {}", response.status()),
+                Err(error) if error.is_transient() => error.to_string(),
+                Err(_) => return outcome,
+            };
+            let asked = outcome.as_ref().ok().and_then(retry::retry_after);
+            if let Some(wait) = asked.filter(|wait| *wait <= config.longest_wait) {
+                // The others who talk to that host need not learn it for themselves.
+                self.shared.pauses.set(host, wait);
+            }
+            if last || asked.is_some_and(|wait| wait > config.longest_wait) {
+                return outcome.map_err(|error| error.after(tried));
+            }
+            let wait = asked.unwrap_or_else(|| retry::backoff(config, tried));
+            config.report.detail(&format!(
+                "{} {}: {why}; trying again in {:.1} s",
+                request.method(),
+                redact(request.url()),
+                wait.as_secs_f64()
+            ));
+            std::thread::sleep(wait);
+            tried += 1;
+        }
+    }
+
+    /// Sends a request once and follows where it leads.
+    fn follow(&self, request: &Request<'_>) -> Result<Response, Error> {
+        let engine = self.engine()?;
+        let mut url = request.url().clone();
+        let mut trusted = true;
+        for _ in 0..=MOST_REDIRECTS {
+            let response = engine.exchange(&self.shared.config, request, &url, trusted)?;
+            match redirect::next(request.method(), &url, &response)? {
+                Step::Stay => return Ok(response),
+                Step::Go(next) => {
+                    // Once away, never again: a redirect back could be anyone's doing.
+                    trusted = trusted && redirect::same_origin(&url, &next);
+                    url = next;
+                }
+            }
+        }
+        Err(Error::Redirects { url: redact(request.url()) })
+    }
+}
