@@ -360,3 +360,79 @@ impl Staged {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(store: &Store) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for dir in ["blobs/sha256", "run"].map(|dir| store.path(dir)) {
+            files.extend(disk::list(&dir).unwrap().into_iter().map(|name| dir.join(name)));
+        }
+        files.retain(|path| path.is_file() && !path.ends_with(".lock"));
+        files
+    }
+
+    #[test]
+    fn a_blob_that_is_not_what_was_expected_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut writer = store.writer().unwrap();
+        writer.write_all(b"tampered").unwrap();
+        let error = writer.commit(Some((Digest::of(b"original"), 8))).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        let mut writer = store.writer().unwrap();
+        writer.write_all(b"origin").unwrap();
+        let error = writer.commit(Some((Digest::of(b"original"), 8))).unwrap_err();
+        assert!(matches!(error, Error::Size { expected: 8, found: 6, .. }), "{error}");
+        let mut writer = store.raw_writer().unwrap();
+        writer.write_all(b"short").unwrap();
+        assert!(writer.commit_hashed(Digest::of(b"original"), 8).is_err());
+        store.writer().unwrap().write_all(b"dropped").unwrap();
+        assert_eq!(files(&store), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_blob_is_written_once_and_a_damaged_one_replaced() {
+        for nameless in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path()).unwrap();
+            store.inner.nameless.set(nameless).unwrap();
+            let put = || {
+                let mut writer = store.writer().unwrap();
+                for chunk in [&b"ab"[..], &[b'c'; BUFFER + 1], b"d"] {
+                    writer.write_all(chunk).unwrap();
+                }
+                writer.commit(None).unwrap()
+            };
+            let (digest, size) = put();
+            let path = store.blob_path(&digest);
+            let inode =
+                |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+            let first = inode(&path);
+            assert_eq!(put(), (digest, size));
+            assert_eq!(inode(&path), first, "a blob that is there is not written again");
+            File::options().write(true).open(&path).unwrap().set_len(5).unwrap();
+            let descriptor = Descriptor::new("x/y", digest, size);
+            assert!(!store.has_whole(&descriptor));
+            put();
+            assert!(store.has_whole(&descriptor));
+            assert_eq!(Digest::of(&fs::read(&path).unwrap()), digest);
+            assert_eq!(files(&store), [path], "nothing else is left");
+        }
+    }
+
+    #[test]
+    fn reading_verifies() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (digest, size) = store.put_bytes(b"{\"a\":1}").unwrap();
+        fs::write(store.blob_path(&digest), b"{\"a\":2}").unwrap();
+        let error = store.read_blob(&Descriptor::new("x/y", digest, size)).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        store.discard(&digest).unwrap();
+        let error = store.read_blob(&Descriptor::new("x/y", digest, size)).unwrap_err();
+        assert!(matches!(error, Error::Missing { .. }), "{error}");
+    }
+}

@@ -117,7 +117,7 @@ impl Store {
         Ok(())
     }
 
-    fn find_document(&self, digest: &Digest) -> Result<Option<Descriptor>, Error> {
+    pub(super) fn find_document(&self, digest: &Digest) -> Result<Option<Descriptor>, Error> {
         let path = self.blob_path(digest);
         let bytes = match disk::read(&path, DOCUMENT_LIMIT) {
             Err(error) if error.is_not_found() => return Ok(None),
@@ -170,4 +170,78 @@ fn key(
 ) -> (Option<&String>, Option<&String>, Option<&crate::oci::Platform>, Digest) {
     let annotation = |name| entry.annotations.get(name);
     (annotation(REF_NAME), annotation(BUILD_OF), entry.platform.as_ref(), entry.digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::oci::{Manifest, Platform};
+
+    fn manifest(store: &Store, text: &[u8]) -> Descriptor {
+        let config = Descriptor::of(media_type::CONFIG, text);
+        store.put_bytes(text).unwrap();
+        let document =
+            Document::of_manifest(&Manifest::new(config, Vec::new(), BTreeMap::new())).unwrap();
+        store.put_document(&document).unwrap();
+        document.descriptor()
+    }
+
+    #[test]
+    fn a_name_stands_for_the_last_thing_it_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let name: Reference = "ghcr.io/rocker-org/ml".parse().unwrap();
+        let other: Reference = "ghcr.io/rocker-org/cuda:1".parse().unwrap();
+        let (one, two) = (manifest(&store, b"{}"), manifest(&store, b"{ }"));
+        assert_eq!(store.resolve(&name).unwrap(), None);
+        store.tag(&name, &one).unwrap();
+        store.tag(&other, &one).unwrap();
+        store.tag(&name, &two).unwrap();
+        assert_eq!(store.resolve(&name).unwrap(), Some(two.clone()));
+        assert_eq!(store.resolve(&name.at(one.digest)).unwrap(), Some(one.clone()));
+        let names: Vec<_> = store.names().unwrap();
+        assert_eq!(names, [(other, one.clone()), (name.clone(), two.clone())]);
+        assert_eq!(store.untag(&name).unwrap(), Some(two));
+        assert_eq!(store.untag(&name).unwrap(), None);
+        let missing = Descriptor::of(media_type::MANIFEST, b"elsewhere");
+        assert!(matches!(store.tag(&name, &missing), Err(Error::Missing { .. })));
+        let layer = Descriptor::new(media_type::LAYER_GZIP, one.digest, one.size);
+        assert!(matches!(store.tag(&name, &layer), Err(Error::Document(_))));
+    }
+
+    #[test]
+    fn partial_builds_are_kept_one_a_platform_and_go_with_the_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let name: Reference = "ghcr.io/rocker-org/ml".parse().unwrap();
+        let on = |architecture: &str, mut descriptor: Descriptor| {
+            descriptor.platform = Some(Platform::linux(architecture));
+            descriptor
+        };
+        let old = on("arm64", manifest(&store, b"{}"));
+        let arm = on("arm64", manifest(&store, b"{ }"));
+        let amd = on("amd64", manifest(&store, b"{  }"));
+        for partial in [&old, &arm, &amd] {
+            store.set_partial(&name, partial).unwrap();
+        }
+        assert_eq!(store.partials(&name).unwrap(), [amd, arm]);
+        assert!(store.names().unwrap().is_empty());
+        store.untag(&name).unwrap();
+        assert!(store.partials(&name).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_damaged_index_is_named_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let path = store.path("index.json");
+        std::fs::write(&path, b"{\"manif").unwrap();
+        let error = store.names().unwrap_err();
+        assert!(error.to_string().ends_with("index.json is damaged"), "{error}");
+        let one = manifest(&store, b"{}");
+        assert!(store.tag(&"a/b".parse().unwrap(), &one).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"{\"manif");
+    }
 }

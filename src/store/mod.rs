@@ -12,6 +12,8 @@
 mod blobs;
 mod endpoint;
 mod error;
+mod fsck;
+mod gc;
 mod index;
 mod records;
 mod run;
@@ -31,6 +33,8 @@ use crate::oci::{Digest, json};
 
 pub use blobs::{BlobWriter, Staged};
 pub use error::Error;
+pub use fsck::Problem;
+pub use gc::{Freed, GcOptions};
 pub use records::CachedLayer;
 pub use run::Run;
 pub use unpacked::{Slot, Unpacking};

@@ -142,3 +142,37 @@ pub(super) fn usage(path: &Path) -> u64 {
         metadata.blocks() * 512 / metadata.nlink().max(1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Silent;
+
+    #[test]
+    fn dead_runs_are_swept_and_live_ones_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let live = store.begin_run(&Silent).unwrap();
+        fs::write(live.path().join("file"), b"x").unwrap();
+        let dead = store.path("run/77");
+        fs::create_dir_all(dead.join("tree/sub")).unwrap();
+        fs::write(dead.join("tree/sub/file"), b"x").unwrap();
+        fs::set_permissions(dead.join("tree/sub"), fs::Permissions::from_mode(0)).unwrap();
+        let second = store.begin_run(&Silent).unwrap();
+        assert!(!dead.exists());
+        assert!(live.path().join("file").exists());
+        assert_ne!(live.path(), second.path());
+        let path = live.path().to_owned();
+        drop(live);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_folder_with_other_things_is_no_store() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.tex"), b"x").unwrap();
+        let error = Store::open(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::NotAStore { .. }), "{error}");
+        assert_eq!(disk::list(dir.path()).unwrap(), ["thesis.tex"]);
+    }
+}

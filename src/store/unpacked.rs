@@ -155,3 +155,60 @@ fn count(path: &Path, entries: &mut u64, bytes: &mut u64) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(store: &Store, diff_id: &Digest) -> Slot {
+        match store.unpack_slot("root", diff_id).unwrap() {
+            Unpacking::Slot(slot) => slot,
+            Unpacking::Ready(path) => panic!("{} is there", path.display()),
+        }
+    }
+
+    #[test]
+    fn a_layer_is_unpacked_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let diff_id = Digest::of(b"layer");
+        drop(slot(&store, &diff_id));
+        assert_eq!(store.unpacked("root", &diff_id).unwrap(), None);
+        let first = slot(&store, &diff_id);
+        fs::create_dir(first.path().join("tree")).unwrap();
+        fs::write(first.path().join("tree/file"), b"content").unwrap();
+        // Another that wants the same waits for the first.
+        let path = std::thread::scope(|scope| {
+            let other = scope.spawn(|| store.unpack_slot("root", &diff_id).unwrap());
+            let path = first.commit().unwrap();
+            assert!(matches!(other.join().unwrap(), Unpacking::Ready(ready) if ready == path));
+            path
+        });
+        assert_eq!(store.unpacked("root", &diff_id).unwrap(), Some(path));
+        assert_eq!(store.unpacked("range-100000", &diff_id).unwrap(), None);
+        let mode = fs::metadata(store.path("unpacked")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_tree_that_a_crash_cut_short_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let diff_id = Digest::of(b"layer");
+        let first = slot(&store, &diff_id);
+        fs::create_dir(first.path().join("tree")).unwrap();
+        fs::write(first.path().join("tree/file"), b"content").unwrap();
+        let path = first.commit().unwrap();
+        let record = path.join("tally.json");
+        let mut tally: Tally = records::read(&record).unwrap().unwrap();
+        // After a restart the tree is counted.
+        tally.boots = vec!["earlier".to_owned()];
+        records::write(&record, &tally).unwrap();
+        assert!(store.unpacked("root", &diff_id).unwrap().is_some());
+        records::write(&record, &tally).unwrap();
+        fs::write(path.join("tree/file"), b"").unwrap();
+        assert_eq!(store.unpacked("root", &diff_id).unwrap(), None);
+        drop(slot(&store, &diff_id));
+        assert!(!path.exists());
+    }
+}
