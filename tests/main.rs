@@ -14,3 +14,6 @@ mod registry;
 
 // Which room may use which, and that no test is forgotten.
 mod layering;
+
+// Recipes in, an image out: what is in the layers, the cache, failing steps, broken files.
+mod build;

@@ -3,6 +3,10 @@
 // Each helper is for the tests that need it; none is needed by all.
 #![allow(dead_code, reason = "shared by modules that come and go")]
 
+pub(crate) mod base;
+pub(crate) mod cli;
+pub(crate) mod files;
+pub(crate) mod image;
 pub(crate) mod registry;
 
 use std::net::TcpListener;

@@ -1,0 +1,162 @@
+//! Base images for tests: a tiny one of the machine's busybox, and Debian's as `scripts/base` makes
+//! it, once for all tests.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::run;
+
+/// A root file system of a few megabytes: busybox, the tools for capabilities and extended
+/// attributes, and things for a layer to change, replace and remove.
+pub(crate) fn tiny() -> &'static [u8] {
+    static TAR: OnceLock<Vec<u8>> = OnceLock::new();
+    TAR.get_or_init(make_tiny)
+}
+
+fn make_tiny() -> Vec<u8> {
+    let mut tree = Tree { tar: tar::Builder::new(Vec::new()), seen: BTreeSet::new() };
+    for (folder, mode) in [
+        ("bin", 0o755),
+        ("dev", 0o755),
+        ("etc", 0o755),
+        ("home/jovyan", 0o755),
+        ("lib", 0o755),
+        ("proc", 0o555),
+        ("root", 0o700),
+        ("run", 0o755),
+        ("sbin", 0o755),
+        ("srv/old/below", 0o755),
+        ("srv/remade", 0o755),
+        ("sys", 0o555),
+        ("tmp", 0o1777),
+        ("usr/bin", 0o755),
+        ("usr/sbin", 0o755),
+        ("var/tmp", 0o1777),
+    ] {
+        tree.folder(folder, mode);
+    }
+    tree.file(
+        "etc/passwd",
+        0o644,
+        0,
+        b"root:x:0:0:root:/root:/bin/sh\njovyan:x:1000:100::/home/jovyan:/bin/sh\n",
+    );
+    tree.file("etc/group", 0o644, 0, b"root:x:0:\nstaff:x:50:\nusers:x:100:\n");
+    tree.file("etc/os-release", 0o644, 0, b"ID=tiny\nVERSION_ID=1\nVERSION_CODENAME=small\n");
+    for name in [
+        "srv/kept",
+        "srv/changed",
+        "srv/removed",
+        "srv/old/below/deep",
+        "srv/remade/gone",
+        "srv/remade/back",
+    ] {
+        tree.file(name, 0o644, 0, name.as_bytes());
+    }
+    tree.file("srv/of-jovyan", 0o640, 1000, b"owned");
+    // Shells look for bash; busybox's is close enough for what the tests say to it.
+    tree.file("bin/bash", 0o755, 0, b"#!/bin/sh\nexec /bin/sh \"$@\"\n");
+    tree.program("busybox", "bin/busybox");
+    for (tool, path) in
+        [("setcap", "sbin/setcap"), ("getcap", "sbin/getcap"), ("setfattr", "usr/bin/setfattr")]
+    {
+        tree.program(tool, path);
+    }
+    let applets = run(Command::new("busybox").arg("--list")).stdout;
+    for applet in String::from_utf8(applets).unwrap().lines() {
+        let path = format!("bin/{applet}");
+        if applet != "busybox" {
+            tree.link(&path, "busybox");
+        }
+    }
+    tree.tar.into_inner().unwrap()
+}
+
+struct Tree {
+    tar: tar::Builder<Vec<u8>>,
+    seen: BTreeSet<String>,
+}
+
+impl Tree {
+    fn header(mode: u32, owner: u64, size: u64, kind: tar::EntryType) -> tar::Header {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(mode);
+        header.set_uid(owner);
+        header.set_gid(owner);
+        header.set_mtime(1_700_000_000);
+        header.set_size(size);
+        header.set_entry_type(kind);
+        header
+    }
+
+    fn folder(&mut self, path: &str, mode: u32) {
+        let mut whole = String::new();
+        for part in path.split('/') {
+            whole.push_str(part);
+            if self.seen.insert(whole.clone()) {
+                let mode = if whole == path { mode } else { 0o755 };
+                let mut header = Tree::header(mode, 0, 0, tar::EntryType::Directory);
+                self.tar.append_data(&mut header, format!("{whole}/"), &[][..]).unwrap();
+            }
+            whole.push('/');
+        }
+    }
+
+    fn file(&mut self, path: &str, mode: u32, owner: u64, content: &[u8]) {
+        if let Some((folder, _)) = path.rsplit_once('/') {
+            self.folder(folder, 0o755);
+        }
+        if self.seen.insert(path.to_owned()) {
+            let size = content.len() as u64;
+            let mut header = Tree::header(mode, owner, size, tar::EntryType::Regular);
+            self.tar.append_data(&mut header, path, content).unwrap();
+        }
+    }
+
+    fn link(&mut self, path: &str, target: &str) {
+        if self.seen.insert(path.to_owned()) {
+            let mut header = Tree::header(0o777, 0, 0, tar::EntryType::Symlink);
+            self.tar.append_link(&mut header, path, target).unwrap();
+        }
+    }
+
+    /// Adds a program of this machine and the libraries that it loads.
+    fn program(&mut self, name: &str, path: &str) {
+        let found = ["/bin", "/usr/bin", "/sbin", "/usr/sbin"]
+            .iter()
+            .map(|folder| Path::new(folder).join(name))
+            .find(|path| path.exists())
+            .unwrap_or_else(|| panic!("the tests need `{name}`; scripts/test installs it"));
+        self.file(path, 0o755, 0, &std::fs::read(&found).unwrap());
+        let listed = Command::new("ldd").arg(&found).output().unwrap().stdout;
+        for word in String::from_utf8_lossy(&listed).split_whitespace() {
+            if word.starts_with('/') && Path::new(word).is_file() {
+                self.file(&word[1..], 0o755, 0, &std::fs::read(word).unwrap());
+            }
+        }
+    }
+}
+
+/// Where what is costly to make is kept from run to run.
+fn cache() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// The Debian root file system that `scripts/base` makes from the machine's own apt sources.
+pub(crate) fn debian() -> &'static Path {
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| {
+        let tar = cache().join("debian.tar");
+        if !tar.exists() {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/base");
+            let partial = cache().join("debian.tar.partial");
+            run(Command::new(script).arg(&partial));
+            std::fs::rename(&partial, &tar).unwrap();
+        }
+        tar
+    })
+}
