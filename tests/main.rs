@@ -17,3 +17,12 @@ mod layering;
 
 // Recipes in, an image out: what is in the layers, the cache, failing steps, broken files.
 mod build;
+
+// One digest: as root and as an ordinary user, under other clocks, hosts, stores, threads.
+mod parity;
+
+// Interrupted, killed and starved builds.
+mod crash;
+
+// Help, errors, and the commands round the store.
+mod commands;

@@ -1,0 +1,186 @@
+//! One digest, wherever and by whomever the same recipes are built.
+
+use std::process::Command;
+
+use crate::support::cli::{Project, Ran, Who};
+use crate::support::registry::Registry;
+
+fn small(who: Who) -> Project {
+    let project = Project::with_tiny_base(who);
+    project.fixture("odd").fixture("later").definition("small", &["odd", "later"]);
+    project
+}
+
+/// The digest that a plain build of root gives, which all the others must give too.
+fn expected() -> String {
+    small(Who::Root).build("small")
+}
+
+#[test]
+fn two_stores_give_one_digest() {
+    assert_eq!(small(Who::Root).build("small"), expected());
+}
+
+#[test]
+fn root_and_an_ordinary_user_give_one_digest() {
+    let user = small(Who::Range);
+    let built = user.build("small");
+    assert_eq!(built, expected());
+    assert_eq!(user.build("small"), built);
+    assert!(user.running().is_empty());
+}
+
+#[test]
+fn users_pull_and_build_on_what_others_pushed() {
+    let registry = Registry::plain();
+    let root = small(Who::Root);
+    let below = root.definition("below", &["odd"]).build("below");
+    root.run(&["push", "localhost/below", "--to", &registry.image("below:1")]).ok();
+    let base = registry.image("below:1");
+    let over = |project: &Project| -> String {
+        project.fixture("later").write(
+            "manifests/over.toml",
+            format!("image = \"localhost/over\"\nbase = \"{base}\"\nplatforms = [\"linux/amd64\"]\nlayers = [\"later\"]\n"),
+        );
+        project.build("over")
+    };
+    let user = Project::of(Who::Range);
+    assert_eq!(user.run(&["pull", &base, "--unpack"]).ok(), below);
+    let built = over(&user);
+    assert_eq!(over(&Project::new()), built, "on a base that root pulled");
+    assert_eq!(over(&root), built, "on a base that was built here");
+}
+
+#[test]
+fn surroundings_do_not_matter() {
+    let expected = expected();
+    let variants: &[(&str, &[&str], &[&str], &[(&str, &str)])] = &[
+        ("a strict umask", &["sh", "-c", "umask 077; exec \"$@\"", "sh"], &[], &[]),
+        ("no umask", &["sh", "-c", "umask 000; exec \"$@\"", "sh"], &[], &[]),
+        (
+            "another zone and tongue",
+            &[],
+            &[],
+            &[("TZ", "Pacific/Kiritimati"), ("LANG", "tr_TR.UTF-8"), ("LC_ALL", "tr_TR.UTF-8")],
+        ),
+        (
+            "another host",
+            &["unshare", "--uts", "sh", "-c", "hostname elsewhere.example; exec \"$@\"", "sh"],
+            &[],
+            &[],
+        ),
+        ("one thread", &[], &["--threads", "1"], &[]),
+        ("seven threads", &[], &["--threads", "7"], &[]),
+        ("one processor", &["taskset", "1"], &[], &[]),
+        ("no address randomisation", &["setarch", "-R"], &[], &[]),
+        (
+            "foreign variables",
+            &[],
+            &[],
+            &[("ARCH", "vax"), ("PYTHONHASHSEED", "7"), ("HOME_DIR", "/x"), ("USER", "me")],
+        ),
+        (
+            "a fast clock",
+            &["faketime", "-m", "--exclude-monotonic", "+40d"],
+            &[],
+            &[("NO_FAKE_STAT", "1")],
+        ),
+        (
+            "a slow clock",
+            &["faketime", "-m", "--exclude-monotonic", "-900d"],
+            &[],
+            &[("NO_FAKE_STAT", "1")],
+        ),
+    ];
+    for (what, tool, options, environment) in variants {
+        let project = small(Who::Root);
+        let mut line = vec!["build", "small"];
+        line.extend_from_slice(options);
+        let mut command = project.command_under(tool, &line);
+        command.envs(environment.iter().copied());
+        assert_eq!(Ran::of(&mut command).ok(), expected, "under {what}");
+    }
+}
+
+#[test]
+fn the_place_of_the_store_does_not_matter() {
+    let expected = expected();
+    // A file system that lists folders in another order, and one of another kind.
+    let scripts: &[(&str, &str)] = &[
+        ("tmpfs", "mount -t tmpfs -o size=500m none \"$OCIBUILD_STORE\""),
+        (
+            "xfs",
+            "truncate -s 400M \"$TMPDIR/disk\"; mkfs.xfs -q \"$TMPDIR/disk\"
+             mount -o loop \"$TMPDIR/disk\" \"$OCIBUILD_STORE\"",
+        ),
+        (
+            "ext4 without room in memory",
+            "truncate -s 400M \"$TMPDIR/disk\"; mkfs.ext4 -q \"$TMPDIR/disk\"
+             mount -o loop \"$TMPDIR/disk\" \"$OCIBUILD_STORE\"; set -- \"$@\" --scratch \"$OCIBUILD_STORE/scratch\"
+             mkdir \"$OCIBUILD_STORE/scratch\"",
+        ),
+    ];
+    for (what, script) in scripts {
+        let project = small(Who::Root);
+        std::fs::rename(project.store(), project.path("moved")).unwrap();
+        std::fs::create_dir(project.store()).unwrap();
+        let script = format!(
+            "{script}; cp -a \"$TMPDIR/../moved/.\" \"$OCIBUILD_STORE/\"; \"$@\"; umount \"$OCIBUILD_STORE\""
+        );
+        let tool = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", &script, "sh"];
+        let ran = Ran::of(&mut project.command_under(&tool, &["build", "small"]));
+        assert_eq!(ran.ok(), expected, "with the store on {what}");
+    }
+    let project = small(Who::Root);
+    let deep = project.path(&format!("a folder/{}", "deep/".repeat(20)));
+    std::fs::create_dir_all(&deep).unwrap();
+    project
+        .run(&[
+            "import",
+            "tiny.tar",
+            "--name",
+            "localhost/tiny:1",
+            "--store",
+            deep.to_str().unwrap(),
+        ])
+        .ok();
+    let ran = project.run(&["build", "small", "--store", deep.to_str().unwrap()]);
+    assert_eq!(ran.ok(), expected, "with the store at a long path");
+}
+
+#[test]
+fn the_recipes_own_times_and_owners_do_not_matter() {
+    let expected = expected();
+    let project = small(Who::Root);
+    crate::support::run(Command::new("find").arg(project.path("layers")).args([
+        "-exec",
+        "touch",
+        "-h",
+        "-d",
+        "2011-11-11",
+        "{}",
+        "+",
+    ]));
+    crate::support::run(Command::new("chown").args(["-R", "12:34"]).arg(project.path("layers")));
+    crate::support::run(Command::new("chmod").args(["-R", "go-r"]).arg(project.path("layers")));
+    assert_eq!(project.build("small"), expected);
+}
+
+#[test]
+fn zstd_has_one_digest_too() {
+    let build = |options: &[&str]| {
+        let project = Project::with_tiny_base(Who::Root);
+        project.fixture("odd").write(
+            "manifests/packed.toml",
+            "image = \"localhost/packed\"\nbase = \"localhost/tiny:1\"\nplatforms = [\"linux/amd64\"]\n\
+             layers = [\"odd\"]\ncompression = \"zstd\"\n",
+        );
+        let mut line = vec!["build", "packed"];
+        line.extend_from_slice(options);
+        let built = project.run(&line).ok();
+        let shown = project.run(&["show", "localhost/packed", "--json"]).json();
+        assert!(shown.to_string().contains("tar+zstd"), "{shown}");
+        built
+    };
+    assert_eq!(build(&["--threads", "1"]), build(&["--threads", "5"]));
+}
