@@ -2,7 +2,11 @@
 //! blob, and a blob back into a tree with its sidecar. Whatever reaches a digest is decided here:
 //! the tar's bytes (`write`), the compression profiles (`profile`), the rules (`normalise`).
 
+mod blocks;
+mod capability;
 mod error;
+mod gzip;
+mod header;
 pub mod normalise;
 mod pack;
 mod profile;
