@@ -26,3 +26,9 @@ mod crash;
 
 // Help, errors, and the commands round the store.
 mod commands;
+
+// What skopeo, umoci, podman and buildah make of our images, and we of theirs.
+mod clients;
+
+// The repository's own recipes on Debian: one digest, and R, Jupyter and VS Code at work.
+mod stack;

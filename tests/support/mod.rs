@@ -4,9 +4,12 @@
 #![allow(dead_code, reason = "shared by modules that come and go")]
 
 pub(crate) mod base;
+pub(crate) mod browser;
 pub(crate) mod cli;
 pub(crate) mod files;
+pub(crate) mod freezer;
 pub(crate) mod image;
+pub(crate) mod podman;
 pub(crate) mod registry;
 
 use std::net::TcpListener;

@@ -1,0 +1,182 @@
+//! The real stack on Debian, as `layers/` and `manifests/` say: built twice from inputs that a proxy
+//! freezes, by root and by an ordinary user, pushed, and used as its users do.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::cli::{Project, Ran, Who, copy_tree};
+use crate::support::freezer::Freezer;
+use crate::support::podman::Podman;
+use crate::support::registry::Registry;
+use crate::support::{base, browser, free_port, image, run};
+
+const BASE: &str = "localhost/debian-base:bookworm";
+
+/// The repository's own recipes and definitions, over the base that `scripts/base` makes.
+fn repository(who: Who) -> Project {
+    let project = Project::of(who);
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["layers", "manifests"] {
+        copy_tree(&package.join(folder), &project.path(folder));
+    }
+    // Whoever builds need not be able to read the repository.
+    std::fs::hard_link(base::debian(), project.path("debian.tar"))
+        .or_else(|_| std::fs::copy(base::debian(), project.path("debian.tar")).map(|_| ()))
+        .unwrap();
+    project.write(".settled", "");
+    project.run(&["import", "debian.tar", "--name", BASE]).ok();
+    project
+}
+
+fn build(project: &Project, freezer: &Freezer, tool: &[&str], line: &[&str]) -> String {
+    let mut command = project.command_under(tool, line);
+    freezer.serve(&mut command);
+    command.env("TZ", "Pacific/Chatham").env("LANG", "de_DE.UTF-8");
+    Ran::of(&mut command).ok()
+}
+
+/// What differs from one build to the next in other surroundings.
+const ELSEWHERE: &[&str] =
+    &["unshare", "--uts", "sh", "-c", "hostname elsewhere.example; umask 077; exec \"$@\"", "sh"];
+
+fn freezer() -> Freezer {
+    Freezer::start(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache/frozen"))
+}
+
+/// Runs a server of an image until it is dropped.
+struct Served {
+    child: Child,
+}
+
+impl Served {
+    fn start(podman: &Podman, image: &str, arguments: &[&str], url: &str) -> Served {
+        let log = std::fs::File::create(podman.folder().join("served.log")).unwrap();
+        let mut line = vec!["run", "--rm", "--network=host", image];
+        line.extend_from_slice(arguments);
+        let child =
+            podman.command(&line).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut served = Served { child };
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(120) {
+            let asked =
+                Command::new("curl").args(["-sfL", "-o", "/dev/null", url]).status().unwrap();
+            if asked.success() {
+                return served;
+            }
+            if served.child.try_wait().unwrap().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let log = std::fs::read_to_string(podman.folder().join("served.log")).unwrap();
+        panic!("{image} {arguments:?} does not answer at {url}:\n{log}");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn fetched(url: &str) -> String {
+    String::from_utf8_lossy(&run(Command::new("curl").args(["-sfL", url])).stdout).into_owned()
+}
+
+#[test]
+fn debian_ml_is_one_digest_and_does_its_work() {
+    crate::support::cli::require_root();
+    let freezer = freezer();
+    let registry = Registry::plain();
+
+    let root = repository(Who::Root);
+    let built = build(&root, &freezer, &[], &["build", "debian-ml"]);
+    let name = registry.image("rocker/debian-ml:latest");
+    root.run(&["push", "localhost:5000/rocker/debian-ml", "--only", "--to", &name]).ok();
+    assert_eq!(image::check(&registry.host(), "rocker/debian-ml", "latest").0, built);
+    // Cached: nothing to do, and no network needed.
+    assert_eq!(root.build("debian-ml"), built);
+
+    let podman = Podman::new();
+    podman.pull(&name);
+    r_computes(&podman, &name);
+    packages_install(&podman, &name);
+    jupyter_answers(&podman, &name);
+    code_server_answers(&podman, &name);
+    drop(podman);
+
+    // Cold again, from the same inputs, by another user in other surroundings.
+    freezer.freeze();
+    let user = repository(Who::Range);
+    let again = build(&user, &freezer, ELSEWHERE, &["build", "debian-ml", "--threads", "3"]);
+    assert_eq!(freezer.missed(), Vec::<String>::new());
+    assert_eq!(again, built, "{}", difference(&root, &user));
+}
+
+/// The first layer that two builds disagree on.
+fn difference(one: &Project, other: &Project) -> String {
+    let shown = |project: &Project| {
+        project.run(&["show", "localhost:5000/rocker/debian-ml", "--json"]).json()["platforms"][0]["layers"].clone()
+    };
+    let (one, other) = (shown(one), shown(other));
+    let pairs = one.as_array().unwrap().iter().zip(other.as_array().unwrap());
+    let differing = pairs.filter(|(one, other)| one["diff_id"] != other["diff_id"]);
+    differing.map(|(one, other)| format!("{one}\n{other}\n")).next().unwrap_or_default()
+}
+
+fn r_computes(podman: &Podman, image: &str) {
+    let said = podman
+        .run(image, &["Rscript", "-e", "cat(sum(solve(diag(4)) * 1:4), Sys.info()[['user']])"]);
+    assert_eq!(said, "10 jovyan");
+    let said = podman.run(image, &["python", "-c", "import jupyterlab, sys; print(sys.prefix)"]);
+    assert_eq!(said.trim(), "/opt/conda");
+}
+
+fn packages_install(podman: &Podman, image: &str) {
+    let script = r#"
+        set -eu
+        mkdir -p /tmp/repo/src/contrib /tmp/ours/R
+        printf 'Package: ours\nVersion: 1.2.3\nTitle: Of A Test\nDescription: Answers.\nLicense: GPL-2\nAuthor: A\nMaintainer: A <a@b.c>\n' > /tmp/ours/DESCRIPTION
+        echo 'export(answer)' > /tmp/ours/NAMESPACE
+        echo 'answer <- function() 42' > /tmp/ours/R/answer.R
+        cd /tmp/repo/src/contrib
+        R CMD build /tmp/ours >/dev/null
+        Rscript -e 'tools::write_PACKAGES(".", type = "source")'
+        install2.r --error --repos file:///tmp/repo ours
+        Rscript -e 'cat("answer", ours::answer(), "\n")'
+    "#;
+    for user in ["0", "1000"] {
+        let mut line =
+            vec!["run", "--rm", "--network=none", "--user", user, "--entrypoint", "", image];
+        line.extend(["bash", "-c", script]);
+        let said = String::from_utf8(run(&mut podman.command(&line)).stdout).unwrap();
+        assert!(said.contains("answer 42"), "as {user}: {said}");
+    }
+}
+
+fn jupyter_answers(podman: &Podman, image: &str) {
+    let port = free_port().to_string();
+    let url = format!("http://127.0.0.1:{port}/lab?token=of-the-tests");
+    let line = ["start-notebook.py", "--port", &port, "--IdentityProvider.token=of-the-tests"];
+    let _served = Served::start(podman, image, &line, &url);
+    let status = fetched(&format!("http://127.0.0.1:{port}/api/status?token=of-the-tests"));
+    assert!(status.contains("\"kernels\""), "{status}");
+    let kernels = fetched(&format!("http://127.0.0.1:{port}/api/kernelspecs?token=of-the-tests"));
+    assert!(kernels.contains("\"ir\"") && kernels.contains("\"python3\""), "{kernels}");
+    let page = browser::open(&url, "jupyter-lab");
+    assert!(page.contains("jp-Launcher") || page.contains("jp-LabShell"), "{page}");
+    assert!(page.contains("Notebook"), "the launcher is drawn: {page}");
+}
+
+fn code_server_answers(podman: &Podman, image: &str) {
+    let port = free_port();
+    let url = format!("http://127.0.0.1:{port}/");
+    let bind = format!("127.0.0.1:{port}");
+    let line = ["code-server", "--auth", "none", "--bind-addr", &bind, "/tmp"];
+    let _served = Served::start(podman, image, &line, &url);
+    assert!(fetched(&format!("{url}healthz")).contains("status"));
+    let page = browser::open(&url, "code-server");
+    assert!(page.contains("monaco-workbench"), "{page}");
+}

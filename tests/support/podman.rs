@@ -1,0 +1,67 @@
+//! Podman with a storage of its own, in process and mount namespaces of its own: whatever it starts
+//! ends with the command, and what it mounts is gone.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::cli::require_root;
+use super::{TempDir, run, temp_dir};
+
+/// A storage and the settings that go with it.
+pub(crate) struct Podman {
+    dir: TempDir,
+}
+
+impl Podman {
+    /// Makes an empty storage.
+    pub(crate) fn new() -> Podman {
+        require_root();
+        let dir = temp_dir();
+        let path = dir.path().display();
+        let storage = format!(
+            "[storage]\ndriver = \"overlay\"\nrunroot = \"{path}/run\"\ngraphroot = \"{path}/graph\"\n"
+        );
+        std::fs::write(dir.path().join("storage.conf"), storage).unwrap();
+        // A container may raise no limit that its starter may not, and manages no cgroups.
+        let containers = format!(
+            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\ncgroups = \"disabled\"\n\
+             netns = \"host\"\n[engine]\nruntime = \"crun\"\nevents_logger = \"none\"\n\
+             cgroup_manager = \"cgroupfs\"\ntmp_dir = \"{path}/libpod\"\n"
+        );
+        std::fs::write(dir.path().join("containers.conf"), containers).unwrap();
+        Podman { dir }
+    }
+
+    /// A podman command.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("unshare");
+        // crun refuses to start below the older hierarchies of cgroups, even with no cgroup to make.
+        let script = "mount -t cgroup2 none /sys/fs/cgroup 2>/dev/null || true; exec \"$@\"";
+        command
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["--propagation", "private", "--", "sh", "-c", script, "sh", "podman"])
+            .args(arguments)
+            .env("CONTAINERS_STORAGE_CONF", self.dir.path().join("storage.conf"))
+            .env("CONTAINERS_CONF", self.dir.path().join("containers.conf"))
+            .env("TMPDIR", self.dir.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Pulls an image of a registry on loopback.
+    pub(crate) fn pull(&self, image: &str) {
+        run(&mut self.command(&["pull", "--quiet", "--tls-verify=false", image]));
+    }
+
+    /// Runs an image to its end and returns what it printed.
+    pub(crate) fn run(&self, image: &str, arguments: &[&str]) -> String {
+        let mut line = vec!["run", "--rm", "--network=host", image];
+        line.extend_from_slice(arguments);
+        String::from_utf8(run(&mut self.command(&line)).stdout).unwrap()
+    }
+
+    /// Where this storage may keep what a test writes, as a log.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+}
