@@ -14,6 +14,7 @@ pub mod report;
 pub mod changes;
 pub mod http;
 pub mod layer;
+pub mod registry;
 pub mod rootfs;
 pub mod sandbox;
 pub mod store;

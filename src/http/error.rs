@@ -220,7 +220,7 @@ impl Error {
     }
 
     /// Takes an error that came out of a response's body.
-    pub(super) fn of_stream(url: &Url, error: io::Error) -> Error {
+    pub fn of_body(url: &Url, error: io::Error) -> Error {
         match error.downcast::<Error>() {
             Ok(error) => error,
             Err(error) => Error::Cut { url: redact(url), source: Cause::of(&error) },

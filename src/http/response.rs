@@ -73,7 +73,7 @@ impl Response {
                 Err(Error::TooLarge { url: redact(&self.url), limit })
             }
             Ok(_) => Ok(bytes),
-            Err(error) => Err(Error::of_stream(&self.url, error)),
+            Err(error) => Err(Error::of_body(&self.url, error)),
         }
     }
 }

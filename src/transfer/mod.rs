@@ -45,6 +45,19 @@ pub trait Source: Sync {
     }
 }
 
+/// Reads a small blob whole, as an image's configuration is; one of more than `limit` bytes is
+/// refused. The bytes are verified.
+pub fn fetch(source: &dyn Source, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, Error> {
+    if descriptor.size > limit {
+        return Err(Error::TooLong { digest: descriptor.digest, expected: limit });
+    }
+    let mut bytes = Vec::new();
+    Verify::new(source.blob(descriptor, 0)?, descriptor)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::of_stream(descriptor.digest, error))?;
+    Ok(bytes)
+}
+
 /// How a blob came to be in a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {

@@ -1,0 +1,374 @@
+//! What registries refuse, in their own words, and what it means.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::disk;
+use crate::fault::{Fault, Kind};
+use crate::http::{self, Response, StatusCode, header};
+use crate::oci::{Digest, DocumentError};
+use crate::transfer;
+
+/// No error's explanation is larger.
+const LIMIT: u64 = 64 << 10;
+
+/// An answer that says no.
+#[derive(Debug)]
+#[must_use]
+pub struct Refusal {
+    /// The registry, or the token server.
+    pub registry: String,
+    /// What it was to do.
+    pub doing: String,
+    /// The status of its answer.
+    pub status: StatusCode,
+    /// Its code, as `MANIFEST_UNKNOWN`; empty when it gave none.
+    pub code: String,
+    /// Its explanation; empty when it gave none.
+    pub message: String,
+    /// How long it asks us to wait, as it wrote it.
+    pub retry_after: Option<String>,
+    /// Who asked, if anyone in particular.
+    pub account: Option<String>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} does not {}: {}", self.registry, self.doing, self.status)?;
+        if !self.code.is_empty() {
+            write!(f, ", {}", self.code)?;
+        }
+        if !self.message.is_empty() {
+            write!(f, ", {}", self.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// A registry that could not be used.
+#[derive(Debug, thiserror::Error)]
+#[must_use]
+pub enum Error {
+    /// No answer.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// An answer that says no.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+    /// A name that is not there.
+    #[error("there is no {what} in {repository}")]
+    NotFound {
+        /// The repository.
+        repository: String,
+        /// The tag or the digest.
+        what: String,
+        /// Who asked, if anyone in particular.
+        account: Option<String>,
+    },
+    /// A name of another repository than the one that was opened.
+    #[error("{reference} is not in {repository}")]
+    Elsewhere {
+        /// The name.
+        reference: String,
+        /// The repository.
+        repository: String,
+    },
+    /// A name with which no URL can be made.
+    #[error("`{registry}` is no host")]
+    Host {
+        /// The name.
+        registry: String,
+    },
+    /// A registry that wants a password when we have none.
+    #[error("{registry} wants a user and a password, and there is none for it")]
+    NoCredential {
+        /// The registry.
+        registry: String,
+    },
+    /// A registry that wants to know us in a way that we do not know.
+    #[error("{registry} refuses us and says no way to log in that is known here ({})", schemes.join(", "))]
+    Challenge {
+        /// The registry.
+        registry: String,
+        /// The ways that it names.
+        schemes: Vec<String>,
+    },
+    /// A token server to which nothing secret may be said.
+    #[error("{registry} sends us for a token to `{realm}`, which is not encrypted or no URL")]
+    Realm {
+        /// The registry.
+        registry: String,
+        /// The token server.
+        realm: String,
+    },
+    /// A token server that gives no token.
+    #[error("{realm} answered without a token")]
+    Token {
+        /// The token server.
+        realm: String,
+    },
+    /// A credential helper that failed.
+    #[error("{program} failed: {reason}")]
+    Helper {
+        /// Its program.
+        program: String,
+        /// Why.
+        reason: String,
+    },
+    /// An authentication file that cannot be understood.
+    #[error("{} is not a file of registry credentials", path.display())]
+    AuthFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file that cannot be read.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// A document that cannot be what it says.
+    #[error("{repository} holds something that is no image")]
+    Document {
+        /// The repository.
+        repository: String,
+        /// What is wrong with it.
+        #[source]
+        source: DocumentError,
+    },
+    /// A document with another digest than the one that was asked for.
+    #[error("{repository} answered with {actual} when asked for {expected}")]
+    WrongDocument {
+        /// The repository.
+        repository: String,
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// A blob of another length than its descriptor says.
+    #[error("{repository} announces {announced} bytes for {digest}, which should have {expected}")]
+    Length {
+        /// The repository.
+        repository: String,
+        /// The blob.
+        digest: Digest,
+        /// Its size by the descriptor.
+        expected: u64,
+        /// Its size by the registry.
+        announced: u64,
+    },
+    /// An upload that came out under another digest.
+    #[error("{repository} took {expected} but calls it {actual}")]
+    Misnamed {
+        /// The repository.
+        repository: String,
+        /// What was sent.
+        expected: Digest,
+        /// What the registry says it is.
+        actual: String,
+    },
+    /// A tag that does not stand for what was just put there.
+    #[error("the tag `{tag}` of {repository} does not stand for {expected} after it was set")]
+    Tag {
+        /// The repository.
+        repository: String,
+        /// The tag.
+        tag: String,
+        /// What it should stand for.
+        expected: Digest,
+    },
+    /// An upload without a place to go.
+    #[error("{repository} accepts an upload but does not say where to")]
+    Location {
+        /// The repository.
+        repository: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    errors: Vec<Item>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Item {
+    code: String,
+    message: String,
+    detail: serde_json::Value,
+}
+
+/// Makes an error of an answer: with the registry's own words if it has any (distribution-spec,
+/// "Error Codes").
+pub(super) fn refusal(
+    registry: &str,
+    doing: &str,
+    account: Option<String>,
+    answer: &mut Response,
+) -> Error {
+    let retry_after = answer.header(header::RETRY_AFTER).map(str::to_owned);
+    let (code, message) = words(&answer.bytes(LIMIT).unwrap_or_default());
+    Error::Refused(Box::new(Refusal {
+        registry: registry.to_owned(),
+        doing: doing.to_owned(),
+        status: answer.status(),
+        code,
+        message,
+        retry_after,
+        account,
+    }))
+}
+
+fn words(body: &[u8]) -> (String, String) {
+    let clean = |text: &str| -> String {
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    };
+    if let Ok(Answer { errors }) = serde_json::from_slice(body)
+        && let Some(first) = errors.into_iter().next()
+    {
+        let detail = match &first.detail {
+            serde_json::Value::String(text) if !text.is_empty() => format!(" ({})", clean(text)),
+            _ => String::new(),
+        };
+        return (clean(&first.code), clean(&first.message) + &detail);
+    }
+    let text = String::from_utf8_lossy(body);
+    // Token servers and proxies: JSON of another form, plain words, or a page that helps nobody.
+    if let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) {
+        let of = |key: &str| value.get(key).and_then(serde_json::Value::as_str).map(clean);
+        let message = of("details").or(of("error_description")).or(of("message")).or(of("error"));
+        return (String::new(), message.unwrap_or_default());
+    }
+    if text.trim_start().starts_with('<') {
+        (String::new(), String::new())
+    } else {
+        (String::new(), clean(&text))
+    }
+}
+
+impl Error {
+    /// Tells whether the registry says that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Error::NotFound { .. } => true,
+            Error::Refused(refusal) => refusal.status == StatusCode::NOT_FOUND,
+            _ => false,
+        }
+    }
+}
+
+impl From<Error> for transfer::Error {
+    fn from(error: Error) -> transfer::Error {
+        transfer::Error::other(error)
+    }
+}
+
+fn log_in(registry: &str, account: Option<&str>) -> String {
+    match account {
+        Some(account) => format!("it was asked as {account}: check that this account may do it"),
+        None => format!(
+            "no credential was found for it: log in with `podman login {registry}` or `docker login {registry}`, or use --username and --password-stdin"
+        ),
+    }
+}
+
+impl Refusal {
+    fn hint(&self) -> Option<String> {
+        let account = self.account.as_deref();
+        Some(match (self.status.as_u16(), self.code.as_str()) {
+            (401 | 403, _) | (_, "DENIED" | "UNAUTHORIZED") => log_in(&self.registry, account),
+            (429, _) => match (&self.retry_after, account) {
+                (Some(wait), _) => format!("it asks to wait {wait} s before the next try"),
+                (None, None) => "it limits anonymous clients: log in, or wait".to_owned(),
+                (None, Some(_)) => "it limits its clients: wait before the next try".to_owned(),
+            },
+            (_, "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN") => {
+                "it lost a blob that was there before: push again".to_owned()
+            }
+            (_, "NAME_UNKNOWN") => {
+                "check the repository's name; some registries want it to be made first".to_owned()
+            }
+            (_, "NAME_INVALID") => {
+                "the registry does not allow that name for a repository".to_owned()
+            }
+            (_, "UNSUPPORTED") => {
+                "the registry does not allow that: it may be a read-only mirror".to_owned()
+            }
+            (_, "DIGEST_INVALID") => {
+                "the bytes were changed on the way, or the local copy is damaged".to_owned()
+            }
+            (404, _) => "check the name, and that the account may see it".to_owned(),
+            (413, _) => {
+                "the registry, or a proxy before it, takes no request of that size".to_owned()
+            }
+            (500.., _) => "the registry is in trouble: try again later".to_owned(),
+            _ => return None,
+        })
+    }
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Error::Http(error) => error.kind(),
+            Error::Disk(error) => error.kind(),
+            Error::AuthFile { .. } | Error::Host { .. } | Error::Elsewhere { .. } => Kind::Usage,
+            _ => Kind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Error::Http(error) => error.hint(),
+            Error::Disk(error) => error.hint(),
+            Error::Refused(refusal) => refusal.hint(),
+            Error::NotFound { account: Some(account), .. } => {
+                Some(format!("check the name, and that {account} may see it"))
+            }
+            Error::NotFound { account: None, .. } => {
+                Some("check the name; many registries also say this of what one has to log in for".to_owned())
+            }
+            Error::NoCredential { registry } => Some(log_in(registry, None)),
+            Error::Helper { .. } => Some(
+                "the helper is named by credsStore or credHelpers in docker's or podman's file of credentials".to_owned(),
+            ),
+            Error::WrongDocument { .. } | Error::Length { .. } => {
+                Some("the registry's copy is damaged, or a proxy changes it; try another source".to_owned())
+            }
+            Error::Tag { .. } => Some("another push may have set it at the same time".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registrys_own_words_are_found() {
+        for (body, code, message) in [
+            (
+                r#"{"errors":[{"code":"DENIED","message":"requested access\nis denied","detail":[{"Type":"x"}]}]}"#,
+                "DENIED",
+                "requested access is denied",
+            ),
+            (r#"{"errors":[{"code":"X","message":"m","detail":"more"}]}"#, "X", "m (more)"),
+            (
+                r#"{"details":"incorrect username or password"}"#,
+                "",
+                "incorrect username or password",
+            ),
+            (r#"{"errors":[]}"#, "", ""),
+            ("<html><body>502</body></html>", "", ""),
+            ("rate limit exceeded", "", "rate limit exceeded"),
+            ("", "", ""),
+        ] {
+            assert_eq!(words(body.as_bytes()), (code.to_owned(), message.to_owned()), "{body}");
+        }
+    }
+}

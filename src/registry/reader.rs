@@ -1,0 +1,178 @@
+//! A blob's bytes from a registry, taken up again where a connection breaks.
+
+use std::io::{self, Read};
+use std::thread;
+use std::time::Duration;
+
+use crate::http::{Method, Response, StatusCode, header};
+use crate::oci::{Descriptor, Digest};
+
+use super::Error;
+use super::repository::{For, Repository, same_origin};
+
+/// A connection that brought this much is worth another as often as it breaks.
+const PROGRESS: u64 = 1 << 20;
+/// How often in a row one is tried that brings less.
+const TRIES: u32 = 5;
+
+/// Reads a blob; says nothing about whether it is the right one, see [`crate::transfer::Verify`].
+pub(super) struct Reader<'a> {
+    repository: &'a Repository,
+    digest: Digest,
+    size: u64,
+    at: u64,
+    answer: Response,
+    /// Where the last connection began, and how many in a row brought nothing to speak of.
+    began: u64,
+    failures: u32,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn open(
+        repository: &'a Repository,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<Reader<'a>, Error> {
+        let (digest, size) = (descriptor.digest, descriptor.size);
+        let answer = connect(repository, digest, size, offset)?;
+        Ok(Reader { repository, digest, size, at: offset, answer, began: offset, failures: 0 })
+    }
+
+    /// Opens a new connection after one broke with `cause`.
+    fn resume(&mut self, cause: io::Error) -> io::Result<()> {
+        self.failures = if self.at - self.began >= PROGRESS { 1 } else { self.failures + 1 };
+        if self.failures > TRIES {
+            return Err(cause);
+        }
+        let config = self.repository.client().config();
+        config.report.detail(&format!(
+            "{} broke at {} of {} bytes ({cause}); going on from there",
+            self.digest.short(),
+            self.at,
+            self.size
+        ));
+        thread::sleep(
+            config.backoff.saturating_mul(self.failures - 1).min(Duration::from_secs(10)),
+        );
+        self.began = self.at;
+        match connect(self.repository, self.digest, self.size, self.at) {
+            Ok(answer) => self.answer = answer,
+            // What the registry says now counts, unless it says nothing.
+            Err(error) => return Err(crate::transfer::Error::from(error).into()),
+        }
+        Ok(())
+    }
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let cause = match self.answer.read(buffer) {
+                Ok(0) if self.at < self.size && !buffer.is_empty() => {
+                    io::Error::from(io::ErrorKind::UnexpectedEof)
+                }
+                Ok(count) => {
+                    self.at += count as u64;
+                    return Ok(count);
+                }
+                // All is here; how the connection ends does not matter.
+                Err(_) if self.at >= self.size => return Ok(0),
+                Err(error) => error,
+            };
+            self.resume(cause)?;
+        }
+    }
+}
+
+/// Asks for the bytes from `at` on and returns the answer with those next.
+fn connect(repository: &Repository, digest: Digest, size: u64, at: u64) -> Result<Response, Error> {
+    let url = repository.url(&format!("blobs/{digest}"))?;
+    // A range that begins at the end is answered with 416, or worse.
+    let mut from = if at < size { at } else { 0 };
+    let mut again = 2;
+    loop {
+        let mut answer =
+            repository.send(&Method::GET, &url, &repository.scopes(For::Pull), |request| {
+                if from == 0 {
+                    return Ok(request);
+                }
+                request.header(header::RANGE, &format!("bytes={from}-"))
+            })?;
+        match answer.status() {
+            StatusCode::OK => {
+                check_length(repository, digest, size, 0, &answer)?;
+                skip(&mut answer, at)?;
+                return Ok(answer);
+            }
+            StatusCode::PARTIAL_CONTENT if is_range(&answer, from, size) => {
+                check_length(repository, digest, size, from, &answer)?;
+                skip(&mut answer, at - from)?;
+                return Ok(answer);
+            }
+            // The registry does not serve ranges as asked; from the start it surely can.
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => from = 0,
+            // A presigned URL may have expired; the registry gives a fresh one.
+            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST
+                if again > 0 && !same_origin(&url, answer.url()) =>
+            {
+                again -= 1;
+            }
+            _ => return Err(repository.refused(&format!("give the blob {digest}"), &mut answer)),
+        }
+    }
+}
+
+fn is_range(answer: &Response, from: u64, size: u64) -> bool {
+    answer.header(header::CONTENT_RANGE).is_some_and(|range| range_is(range, from, size))
+}
+
+/// Tells whether a `Content-Range` is all from `from` on; the total may be left open.
+fn range_is(range: &str, from: u64, size: u64) -> bool {
+    let Some((bounds, total)) = range.trim().strip_prefix("bytes ").and_then(|r| r.split_once('/'))
+    else {
+        return false;
+    };
+    bounds == format!("{from}-{}", size.saturating_sub(1))
+        && (total == "*" || total == size.to_string())
+}
+
+fn check_length(
+    repository: &Repository,
+    digest: Digest,
+    size: u64,
+    from: u64,
+    answer: &Response,
+) -> Result<(), Error> {
+    match answer.content_length() {
+        Some(length) if length + from != size => Err(Error::Length {
+            repository: repository.name(),
+            digest,
+            expected: size,
+            announced: length + from,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads over what is here already. When that fails the next read will tell.
+fn skip(answer: &mut Response, count: u64) -> Result<(), Error> {
+    if count > 0 {
+        io::copy(&mut answer.by_ref().take(count), &mut io::sink())
+            .map_err(|error| crate::http::Error::of_body(answer.url(), error))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_range_that_was_asked_for_counts() {
+        assert!(range_is("bytes 5-9/10", 5, 10));
+        assert!(range_is("bytes 5-9/*", 5, 10));
+        for wrong in ["bytes 0-9/10", "bytes 5-8/10", "bytes 5-9/11", "5-9/10", "bytes */10", ""] {
+            assert!(!range_is(wrong, 5, 10), "{wrong}");
+        }
+    }
+}

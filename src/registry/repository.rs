@@ -1,0 +1,126 @@
+//! One repository of a registry, and the way in which every request to it goes out.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::http::{Client, Method, Request, Response, StatusCode, Url, header};
+use crate::oci::{Digest, Document, Reference};
+
+use super::auth::Auth;
+use super::error::refusal;
+use super::host::Host;
+use super::{Error, Keychain};
+
+/// A repository of a registry: a source and a sink. Shared between threads as it is.
+#[derive(Debug)]
+pub struct Repository {
+    pub(super) host: Arc<Host>,
+    pub(super) auth: Auth,
+    /// The name without tag and digest.
+    reference: Reference,
+    /// Documents that came along while looking for something else.
+    seen: Mutex<Vec<Document>>,
+}
+
+/// What a request is for, which decides the token that it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    Pull,
+    Push,
+}
+
+impl Repository {
+    pub(super) fn new(
+        host: Arc<Host>,
+        keychain: Arc<Keychain>,
+        reference: &Reference,
+    ) -> Repository {
+        let auth = Auth::new(host.client.clone(), keychain, &host.name, reference.repository());
+        Repository { host, auth, reference: reference.clone(), seen: Mutex::default() }
+    }
+
+    /// Returns the name without tag and digest, as `ghcr.io/rocker-org/ml`.
+    pub fn name(&self) -> String {
+        self.reference.name()
+    }
+
+    pub(super) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.host.client
+    }
+
+    /// Returns the URL of something below the repository, as `blobs/sha256:…`.
+    pub(super) fn url(&self, below: &str) -> Result<Url, Error> {
+        let path = format!("{}/{below}", self.reference.repository());
+        self.host.base()?.join(&path).map_err(|_| Error::Host { registry: self.host.name.clone() })
+    }
+
+    /// Returns the scopes of a token for this repository.
+    pub(super) fn scopes(&self, purpose: For) -> Vec<String> {
+        vec![scope(self.reference.repository(), purpose)]
+    }
+
+    /// Sends a request to the registry and returns its answer, whatever the status. When it is 401
+    /// the request goes out once more with what the challenge asks for. `make` fills in the headers
+    /// for each of the two.
+    pub(super) fn send<'r>(
+        &self,
+        method: &Method,
+        url: &Url,
+        scopes: &[String],
+        make: impl Fn(Request<'r>) -> Result<Request<'r>, crate::http::Error>,
+    ) -> Result<Response, Error> {
+        let base = self.host.base()?;
+        let ours = same_origin(&base, url);
+        let mut authorization = if ours { self.auth.header(&base, scopes, false)? } else { None };
+        let mut renewed = false;
+        loop {
+            let mut request = make(Request::new(method.clone(), url.clone()))?;
+            if let Some(value) = &authorization {
+                request = request.header(header::AUTHORIZATION, value)?;
+            }
+            let mut answer = self.client().send(&request)?;
+            // A 401 of a host that we were redirected to is not the registry's.
+            if answer.status() != StatusCode::UNAUTHORIZED
+                || renewed
+                || !ours
+                || !same_origin(&base, answer.url())
+            {
+                return Ok(answer);
+            }
+            authorization =
+                Some(self.auth.renew(&base, &mut answer, scopes, authorization.as_deref())?);
+            renewed = true;
+        }
+    }
+
+    /// Makes an error of an answer that nobody wanted.
+    pub(super) fn refused(&self, doing: &str, answer: &mut Response) -> Error {
+        refusal(&self.host.name, doing, self.auth.account(), answer)
+    }
+
+    pub(super) fn remember(&self, document: Document) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(document);
+    }
+
+    pub(super) fn recall(&self, digest: Digest) -> Option<Document> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().find(|document| document.digest() == digest).cloned()
+    }
+}
+
+pub(super) fn scope(repository: &str, purpose: For) -> String {
+    let actions = match purpose {
+        For::Pull => "pull",
+        For::Push => "pull,push",
+    };
+    format!("repository:{repository}:{actions}")
+}
+
+pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+    a.scheme() == b.scheme()
+        && a.host() == b.host()
+        && a.port_or_known_default() == b.port_or_known_default()
+}
