@@ -9,6 +9,7 @@ pub mod disk;
 pub mod fault;
 pub mod oci;
 pub mod report;
+pub mod text;
 
 // Means: each does one thing to bytes or processes.
 pub mod changes;
@@ -19,3 +20,9 @@ pub mod rootfs;
 pub mod sandbox;
 pub mod store;
 pub mod transfer;
+
+// Intent: text in, decisions out; pure once read.
+pub mod definition;
+pub mod lock;
+pub mod plan;
+pub mod recipe;

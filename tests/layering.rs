@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("report", &[]),
     ("oci", &[]),
     ("disk", &["fault"]),
+    ("text", &["fault", "disk"]),
     // Means: each does one thing to bytes or processes.
     ("http", &["fault", "report"]),
     ("transfer", &["fault", "report", "oci"]),
@@ -23,10 +24,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("layer", &["fault", "report", "oci", "disk", "rootfs", "changes"]),
     ("sandbox", &["fault", "report", "oci", "disk", "rootfs"]),
     // Intent: text in, decisions out.
-    ("definition", &["fault", "oci"]),
-    ("recipe", &["fault", "oci", "disk"]),
-    ("lock", &["fault", "oci", "disk"]),
-    ("plan", &["fault", "oci", "disk", "definition", "recipe", "lock"]),
+    ("definition", &["fault", "oci", "disk", "text"]),
+    ("recipe", &["fault", "oci", "disk", "text"]),
+    ("lock", &["fault", "oci", "disk", "text"]),
+    ("plan", &["fault", "oci", "disk", "text", "definition", "recipe", "lock"]),
     // Work and verbs: may use all above them.
     ("build", EVERYTHING_BELOW_WORK),
     ("ops", EVERYTHING_BELOW_VERBS),
@@ -37,6 +38,7 @@ const EVERYTHING_BELOW_WORK: &[&str] = &[
     "report",
     "oci",
     "disk",
+    "text",
     "http",
     "transfer",
     "store",
@@ -56,6 +58,7 @@ const EVERYTHING_BELOW_VERBS: &[&str] = &[
     "report",
     "oci",
     "disk",
+    "text",
     "http",
     "transfer",
     "store",

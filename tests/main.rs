@@ -12,6 +12,9 @@ mod support;
 // Pull and push against real registries, and against a double that misbehaves on purpose.
 mod registry;
 
+// Definitions and recipes: the repository's own, good and bad examples, and the schemas.
+mod intent;
+
 // Which room may use which, and that no test is forgotten.
 mod layering;
 
