@@ -21,29 +21,31 @@ impl Pool {
         Pool { give, take }
     }
 
-    /// Returns an empty buffer.
-    pub(super) fn buffer(&self, capacity: usize) -> Vec<u8> {
-        self.take.try_recv().unwrap_or_else(|_| Vec::with_capacity(capacity))
+    /// Returns a buffer of `size` bytes of whatever they were used for before.
+    pub(super) fn buffer(&self, size: usize) -> Vec<u8> {
+        let mut buffer = self.take.try_recv().unwrap_or_default();
+        buffer.resize(size, 0);
+        buffer
     }
 
-    /// Makes a buffer's bytes shareable; the buffer comes back when the last of its users is done.
-    pub(super) fn share(&self, bytes: Vec<u8>) -> Block {
-        Block(Arc::new(Shared { bytes, home: self.give.clone() }))
+    /// Makes a buffer's first bytes shareable; it comes back when the last of its users is done.
+    pub(super) fn share(&self, bytes: Vec<u8>, length: usize) -> Block {
+        let length = length.min(bytes.len());
+        Block(Arc::new(Shared { bytes, length, home: self.give.clone() }))
     }
 }
 
 #[derive(Debug)]
 struct Shared {
     bytes: Vec<u8>,
+    length: usize,
     home: Sender<Vec<u8>>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
         // A full stock lets the buffer go.
-        self.home.try_send(bytes).ok();
+        self.home.try_send(std::mem::take(&mut self.bytes)).ok();
     }
 }
 
@@ -55,40 +57,44 @@ impl Deref for Block {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0.bytes
+        &self.0.bytes[..self.0.length]
     }
 }
 
 /// Cuts what is written into blocks of one size, whatever the sizes of the writes.
 pub(super) struct Cutter<F> {
-    size: usize,
     pool: Pool,
     buffer: Vec<u8>,
+    filled: usize,
     pass_on: F,
 }
 
 impl<F: FnMut(Block) -> io::Result<()>> Cutter<F> {
     pub(super) fn new(size: usize, pool: Pool, pass_on: F) -> Cutter<F> {
         let buffer = pool.buffer(size);
-        Cutter { size, pool, buffer, pass_on }
+        Cutter { pool, buffer, filled: 0, pass_on }
     }
 
     /// Passes the last block on, which may be shorter.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        if self.buffer.is_empty() { Ok(()) } else { self.cut() }
+        if self.filled == 0 { Ok(()) } else { self.cut() }
     }
 
     fn cut(&mut self) -> io::Result<()> {
-        let full = std::mem::replace(&mut self.buffer, self.pool.buffer(self.size));
-        (self.pass_on)(self.pool.share(full))
+        let fresh = self.pool.buffer(self.buffer.len());
+        let full = std::mem::replace(&mut self.buffer, fresh);
+        let filled = std::mem::take(&mut self.filled);
+        (self.pass_on)(self.pool.share(full, filled))
     }
 }
 
 impl<F: FnMut(Block) -> io::Result<()>> Write for Cutter<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(self.size - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..count]);
-        if self.buffer.len() == self.size {
+        let rest = &mut self.buffer[self.filled..];
+        let count = bytes.len().min(rest.len());
+        rest[..count].copy_from_slice(&bytes[..count]);
+        self.filled += count;
+        if self.filled == self.buffer.len() {
             self.cut()?;
         }
         Ok(count)

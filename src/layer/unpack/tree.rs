@@ -1,0 +1,473 @@
+//! Entries of a tar into a folder and its sidecar.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::super::capability;
+use super::frames::{Frames, Member};
+use super::way::{Blocked, Way};
+use super::{EntryProblem, Error, Limits};
+use crate::disk::{self, At};
+use crate::rootfs::{Device, DeviceKind, EntryPath, Sidecar};
+
+/// Owner, permissions and time of an entry.
+#[derive(Clone, Copy, Debug)]
+struct Metadata {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: i64,
+}
+
+/// What a folder gets that the tar does not describe; the sidecar tells which ones these are.
+const IMPLIED: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: 0 };
+
+/// Why an entry did not get into the tree.
+enum Failure {
+    Problem(EntryProblem),
+    Disk(disk::Error),
+    /// The stream that its data come from.
+    Stream(Error),
+}
+
+impl From<EntryProblem> for Failure {
+    fn from(problem: EntryProblem) -> Failure {
+        Failure::Problem(problem)
+    }
+}
+
+/// An entry on its way into the tree.
+struct Arrival<'m> {
+    member: &'m Member,
+    /// The names above its own.
+    above: &'m [&'m [u8]],
+    name: &'m [u8],
+    /// All names joined.
+    path: Vec<u8>,
+    metadata: Metadata,
+}
+
+/// A tree that is being filled.
+pub(super) struct Tree<'a> {
+    dest: &'a Path,
+    limits: &'a Limits,
+    root: Rc<OwnedFd>,
+    way: Way,
+    /// The way to the targets of hard links.
+    link_way: Way,
+    /// Folders get their metadata at the end: a file made in them would change the time, and
+    /// permissions could shut us out.
+    folders: BTreeMap<Vec<u8>, Metadata>,
+    /// Who owns what this process creates.
+    own: (u32, u32),
+    sidecar: Sidecar,
+}
+
+impl<'a> Tree<'a> {
+    pub(super) fn new(dest: &'a Path, limits: &'a Limits) -> Result<Tree<'a>, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = Rc::new(rustix::fs::open(dest, flags, Mode::empty()).at("open", dest)?);
+        // Without a group to inherit, new entries belong to this process.
+        rustix::fs::fchmod(&*root, Mode::from_raw_mode(0o755)).at("set the mode of", dest)?;
+        let (way, link_way) = (Way::new(Rc::clone(&root)), Way::new(Rc::clone(&root)));
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let sidecar = Sidecar::default();
+        Ok(Tree { dest, limits, root, way, link_way, folders: BTreeMap::new(), own, sidecar })
+    }
+
+    /// Puts all entries into the tree.
+    pub(super) fn fill(mut self, frames: &mut Frames<'_>) -> Result<Sidecar, Error> {
+        while let Some(member) = frames.next()? {
+            self.member(&member, frames).map_err(|failure| match failure {
+                Failure::Problem(problem) => frames.refuse(&member.path, problem),
+                Failure::Disk(error) => Error::Disk(error),
+                Failure::Stream(error) => error,
+            })?;
+        }
+        self.finish().map_err(|(path, failure)| match failure {
+            Failure::Problem(problem) => frames.refuse(&path, problem),
+            Failure::Disk(error) => Error::Disk(error),
+            Failure::Stream(error) => error,
+        })?;
+        Ok(self.sidecar)
+    }
+
+    fn member(&mut self, member: &Member, frames: &mut Frames<'_>) -> Result<(), Failure> {
+        let names = names(&member.path, self.limits)?;
+        let metadata = metadata(member)?;
+        let Some((name, above)) = names.split_last() else {
+            if member.kind != b'5' {
+                return Err(EntryProblem::NoName.into());
+            }
+            self.folders.insert(Vec::new(), metadata);
+            return Ok(());
+        };
+        if above.iter().any(|name| name.starts_with(b".wh.")) {
+            return Err(EntryProblem::Whiteout.into());
+        }
+        if let Some(hidden) = name.strip_prefix(b".wh.") {
+            return self.whiteout(above, hidden);
+        }
+        let kind = match member.kind {
+            // An old form of a folder is a file whose name ends in a slash.
+            b'0' | b'\0' | b'7' if member.path.ends_with(b"/") => b'5',
+            b'\0' | b'7' => b'0',
+            kind => kind,
+        };
+        let arrival = Arrival { member, above, name, path: names.join(&b'/'), metadata };
+        match kind {
+            b'0' => self.file(&arrival, frames),
+            b'1' => self.hard_link(&arrival),
+            b'2' => self.symlink(&arrival),
+            b'3' => self.device(&arrival, DeviceKind::Character),
+            b'4' => self.device(&arrival, DeviceKind::Block),
+            b'5' => self.folder(arrival),
+            b'6' => self.fifo(&arrival),
+            other => Err(EntryProblem::Type(char::from(other)).into()),
+        }
+    }
+
+    fn file(&mut self, arrival: &Arrival<'_>, frames: &mut Frames<'_>) -> Result<(), Failure> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let create = |folder: BorrowedFd<'_>| {
+            rustix::fs::openat(folder, arrival.name, flags, Mode::from_raw_mode(0o600))
+        };
+        let mut file = File::from(self.make(arrival, create)?);
+        let Arrival { member, metadata, path, .. } = arrival;
+        frames
+            .data(member.size, |piece| {
+                file.write_all(piece).at("write", self.place(path)).map_err(Error::Disk)
+            })
+            .map_err(Failure::Stream)?;
+        if (metadata.uid, metadata.gid) != self.own {
+            let (uid, gid) = owner(metadata);
+            let done = rustix::fs::fchown(&file, uid, gid);
+            done.map_err(|error| self.owner_failure(error, path, metadata))?;
+        }
+        let mode = Mode::from_raw_mode(metadata.mode);
+        rustix::fs::fchmod(&file, mode)
+            .map_err(|error| self.failure("set the mode of", path, error))?;
+        if let Some(capability) = &member.capability {
+            // After the owner, whose change takes capabilities away.
+            self.set_capability(&file, path, capability)?;
+        }
+        rustix::fs::futimens(&file, &times(metadata.mtime))
+            .map_err(|error| self.failure("set the time of", path, error))
+    }
+
+    fn set_capability(
+        &mut self,
+        file: &File,
+        path: &[u8],
+        capability: &[u8; capability::LENGTH],
+    ) -> Result<(), Failure> {
+        self.sidecar.capabilities.insert(EntryPath::from(path), capability::hex(capability));
+        let name = "security.capability";
+        match rustix::fs::fsetxattr(file, name, capability, XattrFlags::empty()) {
+            // The sidecar has it.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+            Err(error) => Err(self.failure("set the capabilities of", path, error)),
+        }
+    }
+
+    fn hard_link(&mut self, arrival: &Arrival<'_>) -> Result<(), Failure> {
+        let target = names(&arrival.member.link, self.limits).map_err(|_| {
+            let shown = String::from_utf8_lossy(&arrival.member.link).into_owned();
+            EntryProblem::LinkTarget(shown)
+        })?;
+        let target_path = target.join(&b'/');
+        let absent =
+            || EntryProblem::LinkTarget(EntryPath::from(target_path.as_slice()).to_string());
+        let Some((target_name, target_above)) = target.split_last() else {
+            return Err(absent().into());
+        };
+        if target_path == arrival.path {
+            return Err(absent().into());
+        }
+        if let Some(device) = self.sidecar.devices.get(target_path.as_slice()) {
+            let device = *device;
+            self.clear_place(arrival)?;
+            self.sidecar.devices.insert(EntryPath::from(arrival.path.as_slice()), device);
+            return Ok(());
+        }
+        let reached =
+            self.link_way.to(target_above, |_, _, path| Err(Blocked::Absent(path.join(&b'/'))));
+        let target_folder = match reached {
+            Err(Blocked::Absent(_)) => return Err(absent().into()),
+            other => other.map_err(|blocked| self.blocked(blocked))?,
+        };
+        let link = |folder: BorrowedFd<'_>| {
+            rustix::fs::linkat(&target_folder, *target_name, folder, arrival.name, AtFlags::empty())
+        };
+        match self.make(arrival, link) {
+            Err(Failure::Disk(error)) if error.is_not_found() => return Err(absent().into()),
+            other => other?,
+        }
+        if let Some(capability) = self.sidecar.capabilities.get(target_path.as_slice()) {
+            let capability = capability.clone();
+            self.sidecar.capabilities.insert(EntryPath::from(arrival.path.as_slice()), capability);
+        }
+        Ok(())
+    }
+
+    fn symlink(&mut self, arrival: &Arrival<'_>) -> Result<(), Failure> {
+        let target = arrival.member.link.as_slice();
+        if target.is_empty() || target.contains(&0) {
+            return Err(EntryProblem::LinkTarget(String::new()).into());
+        }
+        self.make(arrival, |folder| rustix::fs::symlinkat(target, folder, arrival.name))?;
+        self.finish_unopened(arrival)
+    }
+
+    fn fifo(&mut self, arrival: &Arrival<'_>) -> Result<(), Failure> {
+        self.make(arrival, |folder| {
+            let mode = Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(folder, arrival.name, FileType::Fifo, mode, 0)
+        })?;
+        self.finish_unopened(arrival)
+    }
+
+    /// Sets the metadata of what must not be opened.
+    fn finish_unopened(&mut self, arrival: &Arrival<'_>) -> Result<(), Failure> {
+        let Arrival { name, path, metadata, .. } = arrival;
+        let folder = self.folder_of(arrival)?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        if (metadata.uid, metadata.gid) != self.own {
+            let (uid, gid) = owner(metadata);
+            let done = rustix::fs::chownat(&folder, *name, uid, gid, flags);
+            done.map_err(|error| self.owner_failure(error, path, metadata))?;
+        }
+        if arrival.member.kind == b'6' {
+            let mode = Mode::from_raw_mode(metadata.mode);
+            rustix::fs::chmodat(&folder, *name, mode, AtFlags::empty())
+                .map_err(|error| self.failure("set the mode of", path, error))?;
+        }
+        rustix::fs::utimensat(&folder, *name, &times(metadata.mtime), flags)
+            .map_err(|error| self.failure("set the time of", path, error))
+    }
+
+    fn device(&mut self, arrival: &Arrival<'_>, kind: DeviceKind) -> Result<(), Failure> {
+        self.clear_place(arrival)?;
+        let Metadata { mode, uid, gid, mtime } = arrival.metadata;
+        let (major, minor) = arrival.member.device;
+        let device = Device { kind, major, minor, mode, uid, gid, mtime };
+        self.sidecar.devices.insert(EntryPath::from(arrival.path.as_slice()), device);
+        Ok(())
+    }
+
+    fn folder(&mut self, arrival: Arrival<'_>) -> Result<(), Failure> {
+        if self.folders.contains_key(&arrival.path) {
+            self.sidecar.implied.remove(arrival.path.as_slice());
+        } else {
+            self.make(&arrival, |folder| {
+                rustix::fs::mkdirat(folder, arrival.name, Mode::from_raw_mode(0o700))
+            })?;
+        }
+        self.folders.insert(arrival.path, arrival.metadata);
+        Ok(())
+    }
+
+    fn whiteout(&mut self, above: &[&[u8]], hidden: &[u8]) -> Result<(), Failure> {
+        // Nothing has to be made for it, but no link may be in its way either.
+        match self.way.to(above, |_, _, path| Err(Blocked::Absent(path.join(&b'/')))) {
+            Ok(_) | Err(Blocked::Absent(_)) => {}
+            Err(blocked) => return Err(self.blocked(blocked)),
+        }
+        let folder = EntryPath::from(above.join(&b'/'));
+        match hidden {
+            b".wh..opq" => {
+                self.sidecar.opaque.insert(folder);
+            }
+            // What aufs kept for itself.
+            _ if hidden.starts_with(b".wh.") => {}
+            b"" | b"." | b".." => return Err(EntryProblem::Whiteout.into()),
+            name => {
+                self.sidecar.whiteouts.insert(folder.join(name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates an entry, in place of an earlier one of the same name.
+    fn make<T>(
+        &mut self,
+        arrival: &Arrival<'_>,
+        create: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> Result<T, Failure> {
+        let folder = self.folder_of(arrival)?;
+        if !self.sidecar.devices.is_empty() {
+            self.sidecar.devices.remove(arrival.path.as_slice());
+        }
+        let made = match create(folder.as_fd()) {
+            Err(Errno::EXIST) => {
+                self.clear_place(arrival)?;
+                create(folder.as_fd())
+            }
+            other => other,
+        };
+        made.map_err(|error| self.failure("create", &arrival.path, error))
+    }
+
+    /// Removes what an earlier entry of the same name has left.
+    fn clear_place(&mut self, arrival: &Arrival<'_>) -> Result<(), Failure> {
+        let folder = self.folder_of(arrival)?;
+        let path = arrival.path.as_slice();
+        let removed = match rustix::fs::unlinkat(&folder, arrival.name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => {
+                self.link_way.forget();
+                rustix::fs::unlinkat(&folder, arrival.name, AtFlags::REMOVEDIR)
+            }
+            other => other,
+        };
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                return Err(EntryProblem::InTheWay(EntryPath::from(path).to_string()).into());
+            }
+            Err(error) => return Err(self.failure("replace", path, error)),
+        }
+        self.folders.remove(path);
+        self.sidecar.implied.remove(path);
+        self.sidecar.devices.remove(path);
+        self.sidecar.capabilities.remove(path);
+        Ok(())
+    }
+
+    /// Opens the folder that an entry belongs into, making what is missing.
+    fn folder_of(&mut self, arrival: &Arrival<'_>) -> Result<Rc<OwnedFd>, Failure> {
+        let Tree { way, folders, sidecar, .. } = self;
+        let reached = way.to(arrival.above, |folder, name, path| {
+            let path = path.join(&b'/');
+            rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(0o700))
+                .map_err(|error| Blocked::System(path.clone(), error))?;
+            sidecar.devices.remove(path.as_slice());
+            sidecar.implied.insert(EntryPath::from(path.as_slice()));
+            folders.insert(path, IMPLIED);
+            Ok(())
+        });
+        reached.map_err(|blocked| self.blocked(blocked))
+    }
+
+    /// Gives all folders their metadata, from the deepest up.
+    fn finish(&mut self) -> Result<(), (Vec<u8>, Failure)> {
+        let folders = std::mem::take(&mut self.folders);
+        for (path, metadata) in folders.iter().rev() {
+            self.finish_folder(path, metadata).map_err(|failure| (path.clone(), failure))?;
+        }
+        Ok(())
+    }
+
+    fn finish_folder(&mut self, path: &[u8], metadata: &Metadata) -> Result<(), Failure> {
+        let names: Vec<&[u8]> =
+            path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+        let opened;
+        let folder = match names.split_last() {
+            None => self.root.as_fd(),
+            Some((name, above)) => {
+                let reached =
+                    self.way.to(above, |_, _, path| Err(Blocked::Absent(path.join(&b'/'))));
+                let within = reached.map_err(|blocked| self.blocked(blocked))?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                opened = rustix::fs::openat(&within, *name, flags, Mode::empty())
+                    .map_err(|error| self.failure("open", path, error))?;
+                opened.as_fd()
+            }
+        };
+        if (metadata.uid, metadata.gid) != self.own {
+            let (uid, gid) = owner(metadata);
+            rustix::fs::fchown(folder, uid, gid)
+                .map_err(|error| self.owner_failure(error, path, metadata))?;
+        }
+        rustix::fs::fchmod(folder, Mode::from_raw_mode(metadata.mode))
+            .map_err(|error| self.failure("set the mode of", path, error))?;
+        rustix::fs::futimens(folder, &times(metadata.mtime))
+            .map_err(|error| self.failure("set the time of", path, error))
+    }
+
+    fn place(&self, path: &[u8]) -> PathBuf {
+        self.dest.join(std::ffi::OsStr::from_bytes(path))
+    }
+
+    fn failure(&self, action: &'static str, path: &[u8], error: Errno) -> Failure {
+        Failure::Disk(disk::Error::new(action, self.place(path), error))
+    }
+
+    /// An id that is not mapped is an invalid argument to the kernel; without any privilege all
+    /// are forbidden.
+    fn owner_failure(&self, error: Errno, path: &[u8], metadata: &Metadata) -> Failure {
+        match error {
+            Errno::INVAL | Errno::PERM => {
+                let Metadata { uid, gid, .. } = *metadata;
+                EntryProblem::Owner { uid: uid.into(), gid: gid.into() }.into()
+            }
+            error => self.failure("set the owner of", path, error),
+        }
+    }
+
+    fn blocked(&self, blocked: Blocked) -> Failure {
+        let text = |path: Vec<u8>| EntryPath::from(path).to_string();
+        match blocked {
+            Blocked::Link(path) => EntryProblem::ThroughLink(text(path)).into(),
+            Blocked::Absent(path) | Blocked::Other(path) => {
+                EntryProblem::InTheWay(text(path)).into()
+            }
+            Blocked::System(path, error) => self.failure("open the folder", &path, error),
+        }
+    }
+}
+
+/// Splits a name, and refuses one that could lead out.
+fn names<'n>(path: &'n [u8], limits: &Limits) -> Result<Vec<&'n [u8]>, EntryProblem> {
+    if path.starts_with(b"/") {
+        return Err(EntryProblem::Absolute);
+    }
+    if path.is_empty() || path.contains(&0) {
+        return Err(EntryProblem::NoName);
+    }
+    if path.len() > limits.path {
+        return Err(EntryProblem::Bound {
+            what: "the length of its name",
+            bound: limits.path as u64,
+        });
+    }
+    let mut names = Vec::new();
+    for name in path.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => return Err(EntryProblem::Escape),
+            name => names.push(name),
+        }
+    }
+    if names.len() > limits.depth {
+        let what = "the number of folders above it";
+        return Err(EntryProblem::Bound { what, bound: limits.depth as u64 });
+    }
+    Ok(names)
+}
+
+fn metadata(member: &Member) -> Result<Metadata, EntryProblem> {
+    // The largest number means "leave as it is" to the kernel.
+    let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+    match (id(member.uid), id(member.gid)) {
+        (Some(uid), Some(gid)) => Ok(Metadata { mode: member.mode, uid, gid, mtime: member.mtime }),
+        _ => Err(EntryProblem::Owner { uid: member.uid, gid: member.gid }),
+    }
+}
+
+fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
+}
+
+fn times(mtime: i64) -> Timestamps {
+    let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
+}
