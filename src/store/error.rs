@@ -2,14 +2,16 @@
 //! file system without locks from other trouble.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::disk::{self, At, Lock};
-use crate::fault::{Fault, Kind};
-use crate::oci::{Digest, DocumentError, Reference, ReferenceError, json};
+use crate::fault::{self, Fault, Kind};
+use crate::oci::{Digest, DocumentError, Platform, Reference, ReferenceError, json};
+use crate::transfer;
 
 /// A store or an image file that could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +110,81 @@ pub enum Error {
     /// A manifest or index that cannot be what it says.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// A file that a layout or archive must have.
+    #[error("{} is missing", path.display())]
+    NoFile {
+        /// The file, or the archive and the entry in it.
+        path: PathBuf,
+    },
+    /// A tar that is cut short, damaged or hostile.
+    #[error("{} is no archive that can be read", path.display())]
+    Archive {
+        /// The tar.
+        path: PathBuf,
+        /// What is wrong, with the entry's name.
+        #[source]
+        source: io::Error,
+    },
+    /// Content that does not come through whole.
+    #[error("the content of {} is not good", path.display())]
+    Content {
+        /// The file, or the archive and the entry in it.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: transfer::Error,
+    },
+    /// A file or stream without an image that could be taken.
+    #[error("{} holds {what}", path.display())]
+    NoImage {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        what: String,
+    },
+    /// Several images, or none of the name.
+    #[error("{} holds {}", path.display(), which(wanted.as_deref(), offered))]
+    Which {
+        /// The file.
+        path: PathBuf,
+        /// The name that was asked for.
+        wanted: Option<String>,
+        /// The names that there are.
+        offered: Vec<String>,
+    },
+    /// An image that brings no name, and none was given.
+    #[error("the image in {} has no name", path.display())]
+    Unnamed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder to export to holds something else.
+    #[error("{} is neither empty nor a layout", path.display())]
+    NotALayout {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder cannot go into a stream.
+    #[error("a layout is a folder and cannot be written to a stream")]
+    FolderToStream,
+    /// A platform that the image does not have, or must be chosen.
+    #[error("`{name}` has no image for {wanted}")]
+    NoPlatform {
+        /// The image.
+        name: String,
+        /// The platform that was asked for, or stands for this machine.
+        wanted: Platform,
+        /// The platforms that there are.
+        offered: Vec<Platform>,
+    },
+    /// Two statements of one file about itself that do not fit together.
+    #[error("{}: {what}", path.display())]
+    Contradiction {
+        /// The file, or the archive and the entry in it.
+        path: PathBuf,
+        /// Which statements.
+        what: String,
+    },
     /// A document or configuration is larger than any honest one.
     #[error("{digest} has {size} bytes; a document has at most {limit}")]
     TooLarge {
@@ -120,11 +197,53 @@ pub enum Error {
     },
 }
 
+fn which(wanted: Option<&str>, offered: &[String]) -> String {
+    match wanted {
+        Some(wanted) => format!("no image `{wanted}` but {}", fault::list_of(offered)),
+        None => format!("several images: {}", fault::list_of(offered)),
+    }
+}
+
+impl Error {
+    /// Takes an error that came out of a stream: one of this room is itself again, a verdict on the
+    /// content names the file, and the rest speaks of reading it.
+    pub(super) fn of_stream(error: io::Error, path: PathBuf) -> Error {
+        match error.downcast::<Error>().map_err(io::Error::downcast::<transfer::Error>) {
+            Ok(error) => error,
+            Err(Ok(source)) => Error::Content { path, source },
+            Err(Err(error)) => match error.downcast::<disk::Error>() {
+                Ok(error) => Error::Disk(error),
+                Err(source)
+                    if source.kind() == io::ErrorKind::InvalidData
+                        || source.kind() == io::ErrorKind::UnexpectedEof =>
+                {
+                    Error::Archive { path, source }
+                }
+                Err(source) => Error::Disk(disk::Error::new("read", path, source)),
+            },
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        io::Error::other(error)
+    }
+}
+
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::Disk(error) => error.kind(),
-            Error::NotAStore { .. } | Error::NoName { .. } | Error::Name { .. } => Kind::Usage,
+            Error::Content { source, .. } => source.kind(),
+            Error::NotAStore { .. }
+            | Error::NoName { .. }
+            | Error::Name { .. }
+            | Error::Which { .. }
+            | Error::Unnamed { .. }
+            | Error::NotALayout { .. }
+            | Error::FolderToStream
+            | Error::NoPlatform { .. } => Kind::Usage,
             Error::NoLocks { .. } | Error::Busy { .. } => Kind::Environment,
             Error::Encode { .. } => Kind::Bug,
             _ => Kind::Failed,
@@ -140,6 +259,14 @@ impl Fault for Error {
                     .to_owned(),
             ),
             Error::NoName { .. } => Some("`ocibuild list` shows the names that there are".to_owned()),
+            Error::Which { wanted: None, .. } => Some("say which one".to_owned()),
+            Error::Unnamed { .. } => Some("give it one, as `example.org/debian:12`".to_owned()),
+            Error::NotALayout { .. } => Some("name a new folder".to_owned()),
+            Error::FolderToStream => Some("choose the form `oci-archive`".to_owned()),
+            Error::NoPlatform { offered, .. } if !offered.is_empty() => {
+                Some(format!("it has {}; choose with --platform", fault::list_of(offered)))
+            }
+            Error::Missing { .. } => Some("`ocibuild pull` the image first".to_owned()),
             Error::Busy { .. } => Some("try again when it has ended".to_owned()),
             Error::Corrupt { path, .. } | Error::Size { path, .. } if path.is_absolute() => Some(format!(
                 "something outside changed that file; remove it (`rm {}`) and pull or build the image again",
@@ -183,6 +310,6 @@ fn without_locks(error: disk::Error, path: &Path) -> Error {
 }
 
 /// Returns an I/O error of the same kind that names the path, for the callers of [`std::io::Write`].
-pub(super) fn named(action: &'static str, path: &Path, error: std::io::Error) -> std::io::Error {
-    std::io::Error::new(error.kind(), disk::Error::new(action, path, error))
+pub(super) fn named(action: &'static str, path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), disk::Error::new(action, path, error))
 }

@@ -10,13 +10,21 @@
 //! ```
 
 mod blobs;
+mod docker;
 mod endpoint;
 mod error;
+mod export;
+mod files;
+mod flatten;
 mod fsck;
 mod gc;
+mod import;
 mod index;
+mod layout;
 mod records;
+mod root;
 mod run;
+mod tarball;
 mod unpacked;
 
 use std::ffi::OsStr;
@@ -33,8 +41,11 @@ use crate::oci::{Digest, json};
 
 pub use blobs::{BlobWriter, Staged};
 pub use error::Error;
+pub use export::{ExportOptions, Output};
+pub use files::Input;
 pub use fsck::Problem;
 pub use gc::{Freed, GcOptions};
+pub use import::{Form, FormError, ImportOptions, Imported, Pack, Packed, Produce};
 pub use records::CachedLayer;
 pub use run::Run;
 pub use unpacked::{Slot, Unpacking};
@@ -158,13 +169,17 @@ const VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Refuses a layout of another major version.
 fn read_version(path: &Path) -> Result<(), Error> {
+    check_version(&disk::read(path, 4096)?, path)
+}
+
+/// Refuses the `oci-layout` of another major version; `path` is for errors.
+fn check_version(bytes: &[u8], path: &Path) -> Result<(), Error> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Layout {
         image_layout_version: String,
     }
-    let bytes = disk::read(path, 4096)?;
-    let layout: Layout = serde_json::from_slice(&bytes)
+    let layout: Layout = serde_json::from_slice(bytes)
         .map_err(|source| Error::Json { path: path.to_owned(), source })?;
     if layout.image_layout_version.starts_with("1.") {
         Ok(())
