@@ -2,7 +2,7 @@
 //! freezes, by root and by an ordinary user, pushed, and used as its users do.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use crate::support::cli::{Project, Ran, Who, copy_tree};
