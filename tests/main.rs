@@ -9,11 +9,15 @@
 // What several subjects share: folders that vanish, free ports, real registries.
 mod support;
 
-// Pull and push against real registries, and against a double that misbehaves on purpose.
+// Pull and push against real registries.
 mod registry;
 
 // Definitions and recipes: the repository's own, good and bad examples, and the schemas.
 mod intent;
+
+// What registries do only on bad days, done by a double on purpose.
+mod double;
+mod faults;
 
 // Which room may use which, and that no test is forgotten.
 mod layering;

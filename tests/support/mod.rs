@@ -9,8 +9,10 @@ pub(crate) mod cli;
 pub(crate) mod files;
 pub(crate) mod freezer;
 pub(crate) mod image;
+pub(crate) mod memory;
 pub(crate) mod podman;
 pub(crate) mod registry;
+pub(crate) mod token;
 
 use std::net::TcpListener;
 use std::process::{Command, Output};
