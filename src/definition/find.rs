@@ -52,7 +52,7 @@ impl Fault for Error {
 /// in `.toml` or has a `/` in it.
 pub fn find(name: &str, folder: &Path) -> Result<PathBuf, Error> {
     let path = Path::new(name);
-    if name.contains('/') || name.ends_with(".toml") {
+    if name.contains('/') || path.extension().is_some_and(|end| end == "toml") {
         return Ok(path.to_owned());
     }
     let known = names(folder).map_err(Error::NoFolder)?;

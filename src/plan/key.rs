@@ -8,7 +8,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Error, Layer, Plan, Step};
+use super::{Error, Layer, Step};
 use crate::oci::{Digest, json as canonical};
 use crate::recipe::{Action, Files};
 
@@ -27,18 +27,13 @@ pub enum Ownership {
 }
 
 /// Returns the key of a layer that stands on layers with these digests before compression.
-pub fn key(
-    plan: &Plan,
-    layer: &Layer,
-    parents: &[Digest],
-    ownership: Ownership,
-) -> Result<Digest, Error> {
+pub fn key(layer: &Layer, parents: &[Digest], ownership: Ownership) -> Result<Digest, Error> {
     let steps: Vec<Value> =
         layer.steps.iter().filter(|step| acts(step)).map(act).collect::<Result<_, _>>()?;
     let value = json!({
         "format": FORMAT,
-        "rules": { "version": plan.rules, "without": layer.without_rules },
-        "platform": plan.platform.to_string(),
+        "rules": { "version": layer.rules, "without": layer.without_rules },
+        "platform": layer.platform.to_string(),
         "parents": parents,
         "ownership": ownership,
         "source-date": layer.source_date,

@@ -10,6 +10,7 @@ mod environment;
 mod key;
 mod os_release;
 mod resolve;
+mod run;
 mod sources;
 mod time;
 
@@ -29,6 +30,7 @@ pub use environment::{CACHE_DIR, CACHES, CONSTANTS};
 pub use key::{FORMAT, Ownership, key};
 pub use os_release::{Missing, OsRelease};
 pub use resolve::plan;
+pub use run::{Act, RunAct};
 pub use sources::Sources;
 pub use time::rfc3339;
 
@@ -53,7 +55,7 @@ pub struct Inputs<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// The version of the table.
-    pub version: u32,
+    pub version: &'a str,
     /// The names that a recipe can switch off.
     pub names: &'a [&'a str],
 }
@@ -72,14 +74,15 @@ pub struct Plan {
     pub base: Base,
     /// How new layers are compressed.
     pub compression: Compression,
-    /// The version of the rules of normalisation.
-    pub rules: u32,
     /// The layers on top of the base, bottom up.
     pub layers: Vec<Layer>,
     /// What changes in the image's configuration.
     pub config: ConfigPatch,
     /// Annotations of the manifest and of the index.
     pub annotations: BTreeMap<String, String>,
+    /// The home folder of the image's user, as `HOME` or else `NB_USER` says; a volume covers it at
+    /// run time. `None` when neither says.
+    pub home: Option<String>,
     /// The image's date, in seconds since 1970: the newest of its new layers'; `None` without any.
     pub created: Option<i64>,
     /// What the user should look at.
@@ -104,6 +107,9 @@ pub struct Layer {
     pub name: String,
     /// What it holds, for people.
     pub about: Option<String>,
+    /// What it is for.
+    #[serde(serialize_with = "shown")]
+    pub platform: Platform,
     /// Identifies the recipe with its arguments, whatever platform and base.
     pub recipe: Digest,
     /// The recipe's folder.
@@ -118,6 +124,8 @@ pub struct Layer {
     pub steps: Vec<Step>,
     /// What is not done, and why.
     pub off: Vec<Off>,
+    /// The version of the rules of normalisation.
+    pub rules: String,
     /// Rules of normalisation that it is spared, sorted.
     pub without_rules: Vec<String>,
     /// The date of its files, in seconds since 1970.
@@ -159,7 +167,7 @@ pub enum Error {
         /// The definition.
         name: String,
         /// The platform asked for.
-        platform: Platform,
+        platform: Box<Platform>,
         /// Those it is made for.
         known: Vec<Platform>,
     },
@@ -167,11 +175,11 @@ pub enum Error {
     #[error("the base {base} is for {has}, not for {wanted}")]
     BasePlatform {
         /// The base.
-        base: Reference,
+        base: Box<Reference>,
         /// What its configuration says.
-        has: Platform,
+        has: Box<Platform>,
         /// What is to be built.
-        wanted: Platform,
+        wanted: Box<Platform>,
     },
     /// A plan without a canonical form, which none should be.
     #[error("a plan can't be encoded")]

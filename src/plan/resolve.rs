@@ -26,14 +26,17 @@ pub fn plan(sources: &Sources, inputs: &Inputs<'_>) -> Result<Plan, Error> {
     if !definition.platforms.contains(platform) {
         return Err(Error::Platform {
             name: definition.name.clone(),
-            platform: platform.clone(),
+            platform: Box::new(platform.clone()),
             known: definition.platforms.clone(),
         });
     }
     let has = inputs.base.platform();
     if !has.satisfies(platform) {
-        let (base, wanted) = (definition.base.clone(), platform.clone());
-        return Err(Error::BasePlatform { base, has, wanted });
+        return Err(Error::BasePlatform {
+            base: Box::new(definition.base.clone()),
+            has: Box::new(has),
+            wanted: Box::new(platform.clone()),
+        });
     }
     let problems = Problems::new();
     let mut warnings = Vec::new();
@@ -51,7 +54,7 @@ pub fn plan(sources: &Sources, inputs: &Inputs<'_>) -> Result<Plan, Error> {
         layers.push(resolved);
     }
     let created = layers.iter().map(|layer| layer.source_date).max();
-    let env = image.finish(&definition.config.env, &definition.file);
+    let (env, home) = image.finish(&definition.config.env, &definition.file);
     let base = Base {
         reference: definition.base.clone(),
         digest: inputs.base_digest,
@@ -83,10 +86,10 @@ pub fn plan(sources: &Sources, inputs: &Inputs<'_>) -> Result<Plan, Error> {
         destinations: definition.destinations(),
         base,
         compression: definition.compression,
-        rules: inputs.rules.version,
         layers,
         config,
         annotations,
+        home,
         created,
         warnings,
     };
@@ -185,6 +188,7 @@ impl Image<'_> {
         Ok(Layer {
             name: recipe.name.clone(),
             about: recipe.about.clone(),
+            platform: self.platform.clone(),
             recipe: recipe_digest(recipe, layer, &args, &without_rules)?,
             folder: recipe.folder.clone(),
             files: recipe.files.clone(),
@@ -192,6 +196,7 @@ impl Image<'_> {
             env: self.set[before..].to_vec(),
             steps,
             off,
+            rules: inputs.rules.version.to_owned(),
             without_rules,
             source_date,
         })
@@ -225,13 +230,7 @@ impl Image<'_> {
             }
             Action::Copy(copy) => Action::Copy(recipe::Copy { to: fill(&copy.to), ..copy.clone() }),
             Action::Fetch(fetch) => {
-                let pin = match &fetch.pin {
-                    // One that is missing was told when the files were read.
-                    Pin::Arch { digests, .. } => digests
-                        .get(&self.platform.architecture)
-                        .map_or_else(|| fetch.pin.clone(), |digest| Pin::Any(*digest)),
-                    other => other.clone(),
-                };
+                let pin = self.pin(&fetch.pin, &recipe.file);
                 let (url, to) = (fill(&fetch.url), fill(&fetch.to));
                 Action::Fetch(recipe::Fetch { url, to, pin, ..fetch.clone() })
             }
@@ -245,6 +244,25 @@ impl Image<'_> {
                         .collect(),
                 )
             }
+        }
+    }
+
+    /// Returns the one digest that counts here. None at all is never "whatever comes".
+    fn pin(&self, pin: &Pin, file: &File) -> Pin {
+        match pin {
+            Pin::Arch { digests, span } => {
+                let arch = &self.platform.architecture;
+                if let Some(digest) = digests.get(arch) {
+                    return Pin::Any(*digest);
+                }
+                self.problems.meaning(
+                    file,
+                    span.clone(),
+                    format!("there is no digest for `{arch}`"),
+                );
+                pin.clone()
+            }
+            other => other.clone(),
         }
     }
 
@@ -313,9 +331,16 @@ impl Image<'_> {
         rules
     }
 
-    /// Returns all that was set, the definition's own last, each name once.
-    fn finish(mut self, own: &BTreeMap<String, Template>, file: &File) -> Vec<(String, String)> {
+    /// Returns all that was set, the definition's own last, each name once; and the home folder.
+    fn finish(
+        mut self,
+        own: &BTreeMap<String, Template>,
+        file: &File,
+    ) -> (Vec<(String, String)>, Option<String>) {
         self.set_all(own, &BTreeMap::new(), file);
+        let home = self.env.get("HOME").filter(|home| home.len() > 1 && home.starts_with('/'));
+        let user = || self.env.get("NB_USER").filter(|user| !user.is_empty());
+        let home = home.cloned().or_else(|| user().map(|user| format!("/home/{user}")));
         let mut env: Vec<(String, String)> = Vec::new();
         for (name, value) in self.set {
             match env.iter_mut().find(|(has, _)| *has == name) {
@@ -323,7 +348,7 @@ impl Image<'_> {
                 None => env.push((name, value)),
             }
         }
-        env
+        (env, home)
     }
 }
 

@@ -108,14 +108,10 @@ impl Reader<'_> {
         let before = step.problems().count();
         let span = step.span();
         let name = step.text("name");
-        if let Some(name) = &name {
-            if !simple_name(&name.value) {
-                let message = format!(
-                    "`{}` cannot name a step; use small letters, digits and `-`",
-                    name.value
-                );
-                step.wrong(name.span.clone(), message);
-            }
+        if let Some(name) = name.as_ref().filter(|name| !simple_name(&name.value)) {
+            let message =
+                format!("`{}` cannot name a step; use small letters, digits and `-`", name.value);
+            step.wrong(name.span.clone(), message);
         }
         said.next(name.as_ref(), &step);
         let when = step.table("when").map(when).unwrap_or_default();

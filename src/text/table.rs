@@ -282,13 +282,12 @@ impl<'a> Table<'a> {
                 if self.name.is_empty() { String::new() } else { format!(" in `{}`", self.name) };
             let known = || self.asked.iter().copied();
             let meant = foreign.iter().find(|(theirs, _)| theirs == key).map(|(_, ours)| *ours);
-            let message = match meant.or_else(|| nearest(key, known())) {
-                Some(meant) => format!("unknown key `{key}`{place}; did you mean `{meant}`?"),
-                None => {
-                    let known: Vec<&str> = known().collect();
-                    let known = crate::fault::list_of(&known);
-                    format!("unknown key `{key}`{place}; there are {known}")
-                }
+            let message = if let Some(meant) = meant.or_else(|| nearest(key, known())) {
+                format!("unknown key `{key}`{place}; did you mean `{meant}`?")
+            } else {
+                let known: Vec<&str> = known().collect();
+                let known = crate::fault::list_of(&known);
+                format!("unknown key `{key}`{place}; there are {known}")
             };
             self.problems.shape(self.file, span.clone(), message);
         }

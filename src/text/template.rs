@@ -164,18 +164,16 @@ impl Scope {
             return Some(format!("`{{{name}}}` {}", self.reason));
         }
         let known = || self.names.iter().map(String::as_str);
-        Some(match nearest(name, known()) {
-            Some(meant) => format!("unknown variable `{{{name}}}`; did you mean `{{{meant}}}`?"),
-            None => {
-                let known: Vec<String> = known().map(|name| format!("{{{name}}}")).collect();
-                let known = if known.is_empty() {
-                    "none is known here".to_owned()
-                } else {
-                    format!("there are {}", crate::fault::list_of(&known))
-                };
-                format!("unknown variable `{{{name}}}`; {known} (a brace itself is written twice)")
-            }
-        })
+        if let Some(meant) = nearest(name, known()) {
+            return Some(format!("unknown variable `{{{name}}}`; did you mean `{{{meant}}}`?"));
+        }
+        let known: Vec<String> = known().map(|name| format!("{{{name}}}")).collect();
+        let known = if known.is_empty() {
+            "none is known here".to_owned()
+        } else {
+            format!("there are {}", crate::fault::list_of(&known))
+        };
+        Some(format!("unknown variable `{{{name}}}`; {known} (a brace itself is written twice)"))
     }
 }
 
