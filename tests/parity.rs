@@ -51,54 +51,82 @@ fn users_pull_and_build_on_what_others_pushed() {
     assert_eq!(over(&root), built, "on a base that was built here");
 }
 
+/// A way to run the same build.
+#[derive(Default)]
+struct Variant {
+    what: &'static str,
+    /// A tool that takes the build's command line.
+    tool: &'static [&'static str],
+    options: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
+
+const FAKETIME: &[(&str, &str)] = &[("NO_FAKE_STAT", "1"), ("FAKETIME_DONT_RESET", "1")];
+
+fn variants() -> Vec<Variant> {
+    let none = Variant::default;
+    vec![
+        Variant {
+            what: "a strict umask",
+            tool: &["sh", "-c", "umask 077; exec \"$@\"", "sh"],
+            ..none()
+        },
+        Variant { what: "no umask", tool: &["sh", "-c", "umask 000; exec \"$@\"", "sh"], ..none() },
+        Variant {
+            what: "another zone and tongue",
+            environment: &[
+                ("TZ", "Pacific/Kiritimati"),
+                ("LANG", "tr_TR.UTF-8"),
+                ("LC_ALL", "tr_TR.UTF-8"),
+            ],
+            ..none()
+        },
+        Variant {
+            what: "another host",
+            tool: &[
+                "unshare",
+                "--uts",
+                "sh",
+                "-c",
+                "hostname elsewhere.example; exec \"$@\"",
+                "sh",
+            ],
+            ..none()
+        },
+        Variant { what: "one thread", options: &["--threads", "1"], ..none() },
+        Variant { what: "seven threads", options: &["--threads", "7"], ..none() },
+        Variant { what: "one processor", tool: &["taskset", "1"], ..none() },
+        Variant { what: "fixed addresses", tool: &["setarch", "-R"], ..none() },
+        Variant {
+            what: "foreign variables",
+            environment: &[("ARCH", "vax"), ("PYTHONHASHSEED", "7"), ("USER", "me")],
+            ..none()
+        },
+        Variant {
+            what: "a fast clock",
+            tool: &["faketime", "-m", "--exclude-monotonic", "-f", "+40d"],
+            environment: FAKETIME,
+            ..none()
+        },
+        Variant {
+            what: "a slow clock",
+            tool: &["faketime", "-m", "--exclude-monotonic", "-f", "-900d"],
+            environment: FAKETIME,
+            ..none()
+        },
+    ]
+}
+
 #[test]
 fn surroundings_do_not_matter() {
     let expected = expected();
-    let variants: &[(&str, &[&str], &[&str], &[(&str, &str)])] = &[
-        ("a strict umask", &["sh", "-c", "umask 077; exec \"$@\"", "sh"], &[], &[]),
-        ("no umask", &["sh", "-c", "umask 000; exec \"$@\"", "sh"], &[], &[]),
-        (
-            "another zone and tongue",
-            &[],
-            &[],
-            &[("TZ", "Pacific/Kiritimati"), ("LANG", "tr_TR.UTF-8"), ("LC_ALL", "tr_TR.UTF-8")],
-        ),
-        (
-            "another host",
-            &["unshare", "--uts", "sh", "-c", "hostname elsewhere.example; exec \"$@\"", "sh"],
-            &[],
-            &[],
-        ),
-        ("one thread", &[], &["--threads", "1"], &[]),
-        ("seven threads", &[], &["--threads", "7"], &[]),
-        ("one processor", &["taskset", "1"], &[], &[]),
-        ("no address randomisation", &["setarch", "-R"], &[], &[]),
-        (
-            "foreign variables",
-            &[],
-            &[],
-            &[("ARCH", "vax"), ("PYTHONHASHSEED", "7"), ("HOME_DIR", "/x"), ("USER", "me")],
-        ),
-        (
-            "a fast clock",
-            &["faketime", "-m", "--exclude-monotonic", "+40d"],
-            &[],
-            &[("NO_FAKE_STAT", "1")],
-        ),
-        (
-            "a slow clock",
-            &["faketime", "-m", "--exclude-monotonic", "-900d"],
-            &[],
-            &[("NO_FAKE_STAT", "1")],
-        ),
-    ];
-    for (what, tool, options, environment) in variants {
+    for variant in variants() {
         let project = small(Who::Root);
         let mut line = vec!["build", "small"];
-        line.extend_from_slice(options);
-        let mut command = project.command_under(tool, &line);
-        command.envs(environment.iter().copied());
-        assert_eq!(Ran::of(&mut command).ok(), expected, "under {what}");
+        line.extend_from_slice(variant.options);
+        let mut command = project.command_under(variant.tool, &line);
+        command.envs(variant.environment.iter().copied());
+        assert_eq!(Ran::of(&mut command).ok(), expected, "under {}", variant.what);
     }
 }
 

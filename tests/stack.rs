@@ -58,7 +58,7 @@ impl Served {
             podman.command(&line).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut served = Served { child };
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(120) {
+        while start.elapsed() < Duration::from_mins(2) {
             let asked =
                 Command::new("curl").args(["-sfL", "-o", "/dev/null", url]).status().unwrap();
             if asked.success() {

@@ -23,7 +23,7 @@ impl Files {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away is none of the server's troubles.
-                answer(stream, &files, &counts).ok();
+                answer(&stream, &files, &counts).ok();
             }
         });
         Files { port, asked }
@@ -41,11 +41,11 @@ impl Files {
 }
 
 fn answer(
-    stream: TcpStream,
+    mut stream: &TcpStream,
     files: &BTreeMap<String, Vec<u8>>,
     asked: &Mutex<BTreeMap<String, usize>>,
 ) -> std::io::Result<()> {
-    let mut lines = BufReader::new(&stream).lines();
+    let mut lines = BufReader::new(stream).lines();
     let request = lines.next().unwrap_or(Ok(String::new()))?;
     for line in lines {
         if line?.is_empty() {
@@ -58,7 +58,6 @@ fn answer(
         Some(body) => ("200 OK", body.as_slice()),
         None => ("404 Not Found", b"no such file\n".as_slice()),
     };
-    let mut stream = &stream;
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
