@@ -14,6 +14,7 @@
 
 mod error;
 mod extras;
+mod masks;
 mod memory;
 mod overlay;
 mod probe;
@@ -21,6 +22,7 @@ mod remove;
 mod repairs;
 mod sidecar;
 mod space;
+mod stack;
 
 use std::path::PathBuf;
 

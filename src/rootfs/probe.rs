@@ -1,16 +1,26 @@
-//! Does an overlay work in this folder? A mount that succeeds proves nothing, so the whole cycle is
-//! tried.
+//! Does an overlay work in this folder? A mount that succeeds proves nothing: on a file system
+//! without user extended attributes it does, and then removing a folder fails. So the whole cycle
+//! is tried, in the very place.
 
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Why an overlay can't be used in a folder.
+use rustix::fs::{AtFlags, CWD, Gid, Uid, XattrFlags};
+
+use crate::rootfs::{Error, overlay, remove, stack};
+
+/// Why an overlay, or a foreign owner, can't be used in a folder.
 #[derive(Debug, thiserror::Error)]
-#[error("{text}")]
+#[error("{what} ({file_system})")]
 pub struct Why {
-    text: String,
+    what: &'static str,
+    file_system: String,
     hint: &'static str,
     #[source]
-    source: Option<std::io::Error>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Why {
@@ -22,13 +32,107 @@ impl Why {
 
 /// Tries overlay's whole cycle in `dir`; leaves nothing behind.
 pub fn probe_overlay(dir: &Path) -> Result<(), Why> {
-    let _ = dir;
-    Ok(())
+    let hint = "choose a folder on a local disk (ext4, xfs, btrfs) or in memory with --scratch";
+    with_folder(dir, hint, &|probe| {
+        let failed = |what| move |source: io::Error| (what, Some(source.into()));
+        let stacking = |what| move |source: Error| (what, Some(source.into()));
+        let plain = "files can't be created there";
+        let [lower, upper, work, merged] =
+            ["lower", "upper", "work", "merged"].map(|n| probe.join(n));
+        for folder in [&lower, &lower.join("d"), &upper, &work, &merged] {
+            fs::create_dir(folder).map_err(failed(plain))?;
+        }
+        for file in ["d/x", "gone", "moved"] {
+            fs::write(lower.join(file), file).map_err(failed(plain))?;
+        }
+        let attribute = "user.ocibuild.probe";
+        rustix::fs::setxattr(&upper, attribute, b"1", XattrFlags::empty())
+            .map_err(|errno| failed("it keeps no user extended attributes")(errno.into()))?;
+        let mut mounted = overlay::overlay(
+            "an overlay to try",
+            std::slice::from_ref(&lower),
+            Some((&upper, &work)),
+            &merged,
+        )
+        .map_err(stacking("the kernel mounts no overlay there"))?;
+        let cycle = || -> io::Result<()> {
+            fs::remove_dir_all(merged.join("d"))?;
+            fs::create_dir(merged.join("d"))?;
+            fs::remove_file(merged.join("gone"))?;
+            fs::rename(merged.join("moved"), merged.join("d/renamed"))?;
+            fs::write(merged.join("d/renamed"), "written")?;
+            fs::create_dir(merged.join("new"))
+        };
+        cycle().map_err(failed("an overlay mounts there, but can't be written"))?;
+        let opaque = stack::is_opaque(&upper.join("d"))
+            .map_err(stacking("overlay's marks can't be read there"))?;
+        let whiteout = fs::symlink_metadata(upper.join("gone"))
+            .is_ok_and(|seen| seen.file_type().is_char_device() && seen.rdev() == 0);
+        let renamed = fs::read(merged.join("d/renamed")).is_ok_and(|bytes| bytes == b"written");
+        if !(opaque && whiteout && renamed) {
+            return Err(("an overlay mounts there, but loses what is removed", None));
+        }
+        mounted.unmount().map_err(stacking("an overlay can't be unmounted there"))
+    })
 }
 
 /// Tries whether files in `dir` can be given to ids that the namespace maps; network file systems
 /// often refuse.
 pub fn probe_owners(dir: &Path) -> Result<(), Why> {
-    let _ = dir;
-    Ok(())
+    let hint = "choose a folder on a local disk with --store; network file systems often refuse \
+                files of subordinate ids";
+    with_folder(dir, hint, &|probe| {
+        let failed =
+            |source: io::Error| ("files can't be given to another user there", Some(source.into()));
+        let file = probe.join("owned");
+        fs::write(&file, "").map_err(failed)?;
+        let (uid, gid) = (Uid::from_raw(65534), Gid::from_raw(65534));
+        rustix::fs::chownat(CWD, &file, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| failed(errno.into()))?;
+        let seen = fs::symlink_metadata(&file).map_err(failed)?;
+        match (seen.uid(), seen.gid()) {
+            (65534, 65534) => Ok(()),
+            _ => Err(("files there don't keep the owner they are given", None)),
+        }
+    })
+}
+
+type Failure = (&'static str, Option<Box<dyn std::error::Error + Send + Sync>>);
+
+/// Tries something in a folder of its own below `dir`.
+fn with_folder(
+    dir: &Path,
+    hint: &'static str,
+    attempt: &dyn Fn(&Path) -> Result<(), Failure>,
+) -> Result<(), Why> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let probe: PathBuf = dir.join(format!(".probe-{}-{number}", std::process::id()));
+    let result = fs::create_dir(&probe)
+        .map_err(|source| ("folders can't be created there", Some(source.into())))
+        .and_then(|()| attempt(&probe));
+    remove::remove_tree(&probe).ok();
+    result.map_err(|(what, source)| Why { what, file_system: file_system(dir), hint, source })
+}
+
+/// Names the file system that a folder lies on.
+fn file_system(dir: &Path) -> String {
+    let Ok(stat) = rustix::fs::statfs(dir) else { return "unknown file system".to_owned() };
+    let name = match stat.f_type & 0xffff_ffff {
+        0xef53 => "ext4",
+        0x5846_5342 => "xfs",
+        0x9123_683e => "btrfs",
+        0x0102_1994 => "tmpfs",
+        0x8584_58f6 => "ramfs",
+        0x794c_7630 => "overlay",
+        0x6969 => "nfs",
+        0x0bd0_0bd0 => "lustre",
+        0x6573_5546 => "fuse",
+        0x2fc1_2fc1 => "zfs",
+        0x4750_4653 => "gpfs",
+        0xff53_4d42 | 0xfe53_4d42 => "cifs",
+        0x0102_1997 => "9p",
+        other => return format!("file system {other:#x}"),
+    };
+    name.to_owned()
 }

@@ -1,7 +1,15 @@
 //! What the machine allows, with what to do where it doesn't.
 
+use std::fs;
+use std::process::{Command, Stdio};
+
+use std::os::unix::process::CommandExt;
+
+use crate::sandbox::wire::Word;
+use crate::sandbox::{helper, ids, wire};
+
 /// Something that the machine lacks.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Lack {
     text: String,
@@ -9,6 +17,10 @@ pub struct Lack {
 }
 
 impl Lack {
+    pub(super) fn new(text: impl Into<String>, fix: impl Into<String>) -> Lack {
+        Lack { text: text.into(), fix: fix.into() }
+    }
+
     /// Returns what to do about it.
     pub fn fix(&self) -> String {
         self.fix.clone()
@@ -39,7 +51,168 @@ pub struct Finding {
     pub fix: Option<String>,
 }
 
+impl Finding {
+    fn works(subject: &'static str, detail: impl Into<String>) -> Finding {
+        Finding { subject, state: State::Works, detail: detail.into(), fix: None }
+    }
+
+    fn lack(subject: &'static str, state: State, lack: &Lack) -> Finding {
+        Finding { subject, state, detail: lack.text.clone(), fix: Some(lack.fix.clone()) }
+    }
+}
+
 /// Examines what a build needs of the machine, without changing anything.
 pub fn examine() -> Vec<Finding> {
-    Vec::new()
+    let uid = rustix::process::geteuid().as_raw();
+    let mut findings = vec![kernel()];
+    findings.push(match namespaces() {
+        Ok(()) => Finding::works("user namespaces", "a process may make its own"),
+        Err(lack) => Finding::lack("user namespaces", State::Broken, &lack),
+    });
+    let root = (uid == 0).then(root);
+    let range = ids::find_range(uid);
+    let ranged = matches!(root, Some(Ok(())));
+    match root {
+        Some(Ok(())) => findings.push(Finding::works("all ids", "root may map every id")),
+        Some(Err(lack)) => findings.push(Finding::lack("all ids", State::Missing, &lack)),
+        None => {}
+    }
+    findings.push(match range {
+        Ok(range) => {
+            let (first, count) = (range.uids.outside, range.uids.count);
+            let text = format!("{count} users from {first}, {} groups", range.gids.count);
+            Finding::works("subordinate ids", text)
+        }
+        Err(lack) => {
+            let state = if ranged { State::Missing } else { State::Broken };
+            Finding::lack("subordinate ids", state, &lack)
+        }
+    });
+    findings
+}
+
+/// Tells whether the kernel is one that an overlay in a user namespace works on.
+fn kernel() -> Finding {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= (5, 11) {
+        return Finding::works("kernel", release);
+    }
+    let text = format!("{release} is older than 5.11, where overlays in user namespaces begin");
+    Finding::lack("kernel", State::Broken, &Lack::new(text, "use a machine with a newer kernel"))
+}
+
+/// Tells whether root may use all ids of this namespace.
+pub(super) fn root() -> Result<(), Lack> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    for (bit, name) in [(6, "CAP_SETGID"), (7, "CAP_SETUID"), (31, "CAP_SETFCAP")] {
+        if effective & (1 << bit) == 0 {
+            let text = format!("root has no {name} here");
+            return Err(Lack::new(
+                text,
+                format!("start the container with --cap-add {}", &name[4..]),
+            ));
+        }
+    }
+    for file in ["uid_map", "gid_map"] {
+        let map = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+        if !ids::is_whole(&ids::parse_map(&map)) {
+            let text = format!("this namespace maps fewer than {} ids", ids::NEEDED);
+            let fix = "start it in a user namespace with a whole range of ids, as \
+                       `podman run --uidmap` or `unshare --map-auto` do";
+            return Err(Lack::new(text, fix));
+        }
+    }
+    Ok(())
+}
+
+/// Tries to make a user namespace and to mount in it, in a process of its own.
+fn namespaces() -> Result<(), Lack> {
+    let failed = |error: std::io::Error| {
+        Lack::new(format!("this program can't execute itself: {error}"), "mount /proc")
+    };
+    let output = Command::new("/proc/self/exe")
+        .arg0(helper::PROBE)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(failed)?;
+    match wire::hear::<Word>(&mut output.stdout.as_slice()).map_err(failed)? {
+        Some(Word::Refused { what, errno }) => Err(explain(&what, errno)),
+        _ if output.status.success() => Ok(()),
+        _ => Err(explain("create a user namespace", 0)),
+    }
+}
+
+/// Says why the kernel may have refused a namespace, from what else can be seen of the machine.
+pub(super) fn explain(what: &str, errno: i32) -> Lack {
+    let number =
+        |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let sysctl = |name: &str| number(&format!("/proc/sys/{}", name.replace('.', "/")));
+    let error = match errno {
+        0 => String::new(),
+        errno => format!(": {}", std::io::Error::from_raw_os_error(errno)),
+    };
+    let refused = format!("the kernel refused to {what}{error}");
+    if sysctl("user.max_user_namespaces") == Some(0) {
+        let text =
+            format!("{refused}; user namespaces are switched off (user.max_user_namespaces is 0)");
+        return Lack::new(
+            text,
+            "have the administrator run `sysctl -w user.max_user_namespaces=15000`",
+        );
+    }
+    if sysctl("kernel.unprivileged_userns_clone") == Some(0) {
+        let text = format!(
+            "{refused}; only root may make user namespaces (kernel.unprivileged_userns_clone is 0)"
+        );
+        return Lack::new(
+            text,
+            "have the administrator run `sysctl -w kernel.unprivileged_userns_clone=1`",
+        );
+    }
+    if sysctl("kernel.apparmor_restrict_unprivileged_userns") == Some(1)
+        && rustix::process::geteuid().as_raw() != 0
+    {
+        let text = format!(
+            "{refused}; AppArmor keeps programs without a profile of their own from using user namespaces"
+        );
+        let fix = "have the administrator run `sysctl -w \
+                   kernel.apparmor_restrict_unprivileged_userns=0`, or install an AppArmor \
+                   profile with `userns,` for this program";
+        return Lack::new(text, fix);
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])) {
+        let text = format!("{refused}; a seccomp filter is in force, as in a container");
+        let fix = "start the container with `--security-opt seccomp=unconfined` (Docker, Podman), \
+                   or with `seccompProfile: Unconfined` (Kubernetes)";
+        return Lack::new(text, fix);
+    }
+    match errno {
+        libc::ENOSPC => {
+            let fix = "raise user.max_user_namespaces and user.max_mnt_namespaces, or end the \
+                       programs that use them up";
+            Lack::new(format!("{refused}; the limit of namespaces is reached"), fix)
+        }
+        libc::EINVAL | libc::ENOSYS => Lack::new(
+            format!("{refused}; it is built without them"),
+            "use a kernel with CONFIG_USER_NS",
+        ),
+        libc::EUSERS => Lack::new(
+            format!("{refused}; too many user namespaces lie within each other"),
+            "start the build further outside",
+        ),
+        _ => {
+            let fix =
+                "start the build outside of a chroot and of confinement by SELinux or AppArmor";
+            Lack::new(refused, fix)
+        }
+    }
 }

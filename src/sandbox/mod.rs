@@ -15,8 +15,16 @@
 mod enter;
 mod error;
 mod examine;
+mod filter;
+mod helper;
+mod ids;
+mod init;
+mod mounts;
 mod run;
 mod spec;
+mod sys;
+mod user;
+mod wire;
 
 pub use enter::{Entered, Entry, Mode, Request, enter, run_if_helper};
 pub use error::Error;

@@ -1,15 +1,90 @@
-//! One command over a tree.
+//! One command over a tree: starts its helper, streams what it writes, and ends it in time.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::report::Stream;
-use crate::sandbox::{Error, Outcome, Spec};
+use crate::sandbox::spec::Network;
+use crate::sandbox::wire::{self, Order, Reply, Said};
+use crate::sandbox::{Error, Outcome, Spec, enter, helper};
 
-/// Ends running commands from another thread.
+/// The longest line that comes in one part.
+const LINE: u64 = 64 << 10;
+
+/// How many lines may wait for the caller.
+const QUEUE: usize = 1024;
+
+/// Ends running commands from another thread, as a signal's.
 #[derive(Debug, Default)]
-pub struct Cancel {}
+pub struct Cancel {
+    state: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    triggered: bool,
+    next: u64,
+    commands: BTreeMap<u64, SyncSender<Event>>,
+}
 
 impl Cancel {
     /// Kills every command that runs with it, and keeps others from starting.
-    pub fn trigger(&self) {}
+    pub fn trigger(&self) {
+        let commands = {
+            let mut state = self.lock();
+            state.triggered = true;
+            std::mem::take(&mut state.commands)
+        };
+        for sender in commands.values() {
+            // One that has ended doesn't listen any more.
+            sender.send(Event::Cancelled).ok();
+        }
+    }
+
+    /// Tells whether it was triggered.
+    pub fn is_triggered(&self) -> bool {
+        self.lock().triggered
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a command told when it is to end; `None` when it must not begin.
+    fn watch(&self, sender: &SyncSender<Event>) -> Option<u64> {
+        let mut state = self.lock();
+        if state.triggered {
+            return None;
+        }
+        let number = state.next;
+        state.next += 1;
+        state.commands.insert(number, sender.clone());
+        Some(number)
+    }
+
+    fn forget(&self, number: u64) {
+        self.lock().commands.remove(&number);
+    }
+}
+
+/// What happens while a command runs.
+#[derive(Debug)]
+enum Event {
+    Line(Stream, Vec<u8>),
+    Reply(Reply),
+    Cancelled,
+    /// One of the three streams is at its end.
+    Closed,
 }
 
 /// Runs a command and waits until it and all that it started are gone. `output` gets each line that
@@ -19,6 +94,170 @@ pub fn run(
     output: &mut dyn FnMut(Stream, &[u8]),
     cancel: &Cancel,
 ) -> Result<Outcome, Error> {
-    let _ = (spec, output, cancel);
-    Err(Error::NoRecorder)
+    if enter::entered().is_none() {
+        return Err(Error::Outside);
+    }
+    if spec.network == Network::Recorded {
+        return Err(Error::NoRecorder);
+    }
+    let setup = |what: &str| {
+        let what = what.to_owned();
+        move |source: io::Error| Error::Setup { what, source }
+    };
+    let deadline = spec.timeout.map(|timeout| Instant::now() + timeout);
+    let (sender, events) = mpsc::sync_channel(QUEUE);
+    let Some(number) = cancel.watch(&sender) else { return Ok(Outcome::Cancelled) };
+    let result = std::thread::scope(|scope| {
+        // Owned in here, so that a panic of the caller's function ends the helper and, with it, the
+        // threads that the scope waits for.
+        let events = events;
+        let mut helper = Helper::start().map_err(setup("start the step's helper"))?;
+        let order = Order { spec: spec.clone() };
+        wire::say(&helper.control, &order).map_err(setup("tell the step's helper"))?;
+        if let Some(stream) = helper.child.stdout.take() {
+            let sender = sender.clone();
+            scope.spawn(move || lines(stream, Stream::Out, &sender));
+        }
+        if let Some(stream) = helper.child.stderr.take() {
+            let sender = sender.clone();
+            scope.spawn(move || lines(stream, Stream::Err, &sender));
+        }
+        let control = helper.control.try_clone().map_err(setup("copy a socket"))?;
+        scope.spawn(move || replies(&control, &sender));
+        follow(&mut helper, &events, output, deadline)
+    });
+    cancel.forget(number);
+    result
+}
+
+/// The helper process of a command. It is killed when this is dropped.
+struct Helper {
+    child: Child,
+    control: UnixStream,
+}
+
+impl Helper {
+    fn start() -> io::Result<Helper> {
+        let (control, theirs) = UnixStream::pair()?;
+        let child = Command::new(program()?)
+            .arg0(helper::STEP)
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        Ok(Helper { child, control })
+    }
+
+    /// Ends the command, with all that it started.
+    fn kill(&mut self) {
+        // A helper that is gone has ended it already.
+        self.control.write_all(b"k").ok();
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Returns the path of this program to execute: of a sealed copy in memory, so that a step that
+/// gets hold of it through /proc can't change the file.
+fn program() -> io::Result<String> {
+    static COPY: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    let copy = || -> io::Result<OwnedFd> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut memory = File::from(rustix::fs::memfd_create("ocibuild", flags)?);
+        io::copy(&mut File::open("/proc/self/exe")?, &mut memory)?;
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        rustix::fs::fcntl_add_seals(&memory, seals)?;
+        Ok(memory.into())
+    };
+    match COPY.get_or_init(|| copy().ok()) {
+        Some(memory) => Ok(format!("/proc/self/fd/{}", memory.as_raw_fd())),
+        // Without such files there is still the helper's own shield.
+        None => Ok("/proc/self/exe".to_owned()),
+    }
+}
+
+/// Sends the lines of a stream.
+fn lines(stream: impl Read, which: Stream, to: &SyncSender<Event>) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        match stream.by_ref().take(LINE).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        if to.send(Event::Line(which, line)).is_err() {
+            break;
+        }
+    }
+    to.send(Event::Closed).ok();
+}
+
+/// Answers the helper and sends on how the command went.
+fn replies(control: &UnixStream, to: &SyncSender<Event>) {
+    let mut from = BufReader::new(control);
+    while let Ok(Some(said)) = wire::hear::<Said>(&mut from) {
+        match said {
+            Said::Word(_) => {
+                wire::answer(control).ok();
+            }
+            Said::Reply(reply) => {
+                to.send(Event::Reply(reply)).ok();
+            }
+        }
+    }
+    to.send(Event::Closed).ok();
+}
+
+/// Hands on what happens until all three streams are at their end.
+fn follow(
+    helper: &mut Helper,
+    events: &Receiver<Event>,
+    output: &mut dyn FnMut(Stream, &[u8]),
+    mut deadline: Option<Instant>,
+) -> Result<Outcome, Error> {
+    let mut open = 3;
+    let mut reply = None;
+    let mut ended_by_us = None;
+    while open > 0 {
+        let event = match deadline {
+            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => events.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match event {
+            Ok(Event::Line(stream, line)) => output(stream, &line),
+            Ok(Event::Reply(said)) => reply = Some(said),
+            Ok(Event::Closed) => open -= 1,
+            Ok(Event::Cancelled) => {
+                ended_by_us.get_or_insert(Outcome::Cancelled);
+                helper.kill();
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                ended_by_us.get_or_insert(Outcome::TimedOut);
+                deadline = None;
+                helper.kill();
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let status = helper.child.wait();
+    match (reply, ended_by_us) {
+        // What was over before we could end it counts.
+        (Some(Reply::Ended(outcome @ Outcome::Exited(_))), _)
+        | (Some(Reply::Ended(outcome)), None) => Ok(outcome),
+        (_, Some(outcome)) => Ok(outcome),
+        (Some(Reply::Failed(failure)), None) => Err(failure.into()),
+        (None, None) => {
+            let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            Err(Error::HelperDied { status })
+        }
+    }
 }

@@ -1,0 +1,167 @@
+//! The helper process of a step. It starts process 1 of the step's namespaces, maps the ids of the
+//! step's user namespace, and tells the build how the step ended. It stays outside of the step's
+//! process namespace, and so can see and end all of it; what answers the step's system calls from
+//! outside will live here, too.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::thread::UnshareFlags;
+
+use crate::sandbox::spec::{Network, Outcome, Spec};
+use crate::sandbox::sys::Fork;
+use crate::sandbox::wire::{Failure, Order, Reply, Said, Word};
+use crate::sandbox::{ids, init, sys, wire};
+
+/// The name that a step's helper is executed under.
+pub(super) const STEP: &str = "ocibuild:step";
+/// The name that the process is executed under which tries out namespaces.
+pub(super) const PROBE: &str = "ocibuild:probe";
+
+/// Does a helper's work and ends the process, when the name is one of a helper.
+pub(super) fn run_if_named(name: &str) {
+    match name {
+        STEP => sys::exit_now(i32::from(step().is_err())),
+        PROBE => {
+            if let Err((what, error)) = probe() {
+                let errno = wire::errno_of(&error);
+                wire::say(io::stdout(), &Word::Refused { what: what.to_owned(), errno }).ok();
+                io::stdout().flush().ok();
+                sys::exit_now(1);
+            }
+            sys::exit_now(0);
+        }
+        _ => {}
+    }
+}
+
+/// Makes a user namespace and mounts something in it.
+fn probe() -> Result<(), (&'static str, io::Error)> {
+    sys::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)
+        .map_err(|error| ("create a user namespace", error))?;
+    let mounting = |error: rustix::io::Errno| ("mount in a user namespace", error.into());
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(mounting)?;
+    rustix::mount::mount("tmpfs", "/", "tmpfs", MountFlags::empty(), None).map_err(mounting)
+}
+
+/// Runs a step and says how it ended. An error means that nobody is left to be told.
+fn step() -> io::Result<()> {
+    let control = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    let mut orders = BufReader::new(control.try_clone()?);
+    let Some(Order { spec }) = wire::hear(&mut orders)? else { return Ok(()) };
+
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    wire::say(&control, &Word::Alive)?;
+    wire::wait_for_answer(&mut orders)?;
+    sys::close_others_on_exec();
+
+    let reply = match start(&spec) {
+        Ok(started) => watch(started, orders),
+        Err(failure) => Reply::Failed(failure),
+    };
+    wire::say(&control, &reply)
+}
+
+/// Process 1 of a step, on its way.
+struct Started {
+    pid: Pid,
+    socket: UnixStream,
+    /// The /proc of the build, where this process' own root may be the step's by now.
+    proc: OwnedFd,
+}
+
+fn start(spec: &Spec) -> Result<Started, Failure> {
+    let mut flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    match spec.network {
+        Network::Host => {}
+        Network::Off | Network::Recorded => flags |= UnshareFlags::NEWNET,
+    }
+    sys::unshare(flags).map_err(Failure::setup("make the step's namespaces"))?;
+    let proc = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc =
+        rustix::fs::open("/proc", proc, Mode::empty()).map_err(Failure::setup("open /proc"))?;
+    let (socket, theirs) = UnixStream::pair().map_err(Failure::setup("make a socket"))?;
+    match sys::fork().map_err(Failure::setup("fork"))? {
+        Fork::Child => {
+            drop(socket);
+            init::main(spec, &theirs)
+        }
+        Fork::Parent(pid) => Ok(Started { pid, socket, proc }),
+    }
+}
+
+/// Answers process 1 until it has said how the step went, and waits for the end of everything in
+/// its namespace. Kills it when the build says so, or is gone.
+fn watch(started: Started, mut orders: BufReader<UnixStream>) -> Reply {
+    let Started { pid, socket, proc } = started;
+    let mut from = BufReader::new(&socket);
+    let mut reply = None;
+    let killer = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map(|pidfd| {
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            // A byte, the end or an error: all mean the same.
+            orders.read(&mut byte).ok();
+            rustix::process::pidfd_send_signal(pidfd, Signal::KILL).ok();
+        })
+    });
+    if let Err(errno) = killer {
+        rustix::process::kill_process(pid, Signal::KILL).ok();
+        reply = Some(Reply::Failed(Failure::setup("watch the step")(errno)));
+    }
+    let result = attend(pid, &proc, &socket, &mut from);
+    // Process 1 ends last of all in its namespace.
+    let status = loop {
+        match rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(Some((_, status))) => break status.terminating_signal(),
+            Ok(None) | Err(_) => break None,
+        }
+    };
+    match (reply, result) {
+        (Some(reply), _) | (None, Ok(Some(reply))) => reply,
+        (None, Ok(None)) => Reply::Ended(Outcome::Signalled(status.unwrap_or(libc::SIGKILL))),
+        (None, Err(error)) => Reply::Failed(Failure::setup("talk to the step")(error)),
+    }
+}
+
+fn attend(
+    pid: Pid,
+    proc: &OwnedFd,
+    socket: &UnixStream,
+    from: &mut BufReader<&UnixStream>,
+) -> io::Result<Option<Reply>> {
+    loop {
+        match wire::hear::<Said>(from)? {
+            None => return Ok(None),
+            Some(Said::Reply(reply)) => return Ok(Some(reply)),
+            Some(Said::Word(Word::Unshared)) => {
+                map(pid, proc)?;
+                wire::answer(socket)?;
+            }
+            Some(Said::Word(_)) => wire::answer(socket)?,
+        }
+    }
+}
+
+/// Gives the step's user namespace all the ids of the build's.
+fn map(pid: Pid, proc: &OwnedFd) -> io::Result<()> {
+    let open = |path: String, flags: OFlags| -> io::Result<File> {
+        Ok(rustix::fs::openat(proc, path, flags | OFlags::CLOEXEC, Mode::empty())?.into())
+    };
+    for file in ["uid_map", "gid_map"] {
+        let mut own = String::new();
+        open(format!("self/{file}"), OFlags::RDONLY)?.read_to_string(&mut own)?;
+        let map = ids::identity(&ids::parse_map(&own));
+        let path = format!("{}/{file}", pid.as_raw_nonzero());
+        open(path, OFlags::WRONLY)?.write_all(map.as_bytes())?;
+    }
+    Ok(())
+}

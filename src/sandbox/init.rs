@@ -1,0 +1,204 @@
+//! Process 1 of a step: makes the step's tree, gives up the build's user namespace for one of the
+//! step's own, starts the command and reaps whatever ends.
+//!
+//! All mounts are made before the second user namespace is entered, by the first one's root. The
+//! kernel then locks them: the step's root, who may mount and unmount, can't take a mask off /proc
+//! or make /sys writable again, and owns neither this process nor the namespaces that it shares
+//! with it. Set-uid programs keep their effect (no `no_new_privs`), so that `sudo` works in a step.
+
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions};
+use rustix::thread::UnshareFlags;
+
+use crate::sandbox::spec::{Network, Outcome, Spec};
+use crate::sandbox::sys::{self, Fork};
+use crate::sandbox::user::{self, User};
+use crate::sandbox::wire::{self, Failure, Reply, Word};
+use crate::sandbox::{filter, mounts};
+
+/// Where programs are looked for when the environment doesn't say.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How many files a step may have open unless it asks for more: old tools close them one by one.
+const OPEN_FILES: u64 = 1024;
+
+/// Runs the command of `spec` and tells the helper how it went.
+pub(super) fn main(spec: &Spec, helper: &UnixStream) -> ! {
+    let reply = match run(spec, helper) {
+        Ok(outcome) => Reply::Ended(outcome),
+        Err(failure) => Reply::Failed(failure),
+    };
+    wire::say(helper, &reply).ok();
+    // The kernel kills what is left in the namespace.
+    sys::exit_now(0)
+}
+
+fn run(spec: &Spec, helper: &UnixStream) -> Result<Outcome, Failure> {
+    die_with_parent(helper)?;
+    rustix::process::setsid().map_err(Failure::setup("start a session"))?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0));
+    if spec.network != Network::Host {
+        sys::raise_loopback().map_err(Failure::setup("bring up the loopback device"))?;
+        // As root of a machine could, the step's root may listen on any port of its network.
+        fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0").ok();
+    }
+    rustix::system::sethostname(spec.hostname.as_bytes())
+        .map_err(Failure::setup("set the host name"))?;
+    mounts::make_tree(spec)?;
+    let user = resolve(&spec.user)?;
+
+    let mut flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP;
+    let what = "make the step's user namespace";
+    sys::unshare(flags)
+        .or_else(|error| {
+            // Kernels without cgroups have no namespace for them.
+            flags -= UnshareFlags::NEWCGROUP;
+            if error.raw_os_error() == Some(libc::EINVAL) {
+                sys::unshare(flags)
+            } else {
+                Err(error)
+            }
+        })
+        .map_err(Failure::setup(what))?;
+    wire::say(helper, &Word::Unshared)
+        .and_then(|()| wire::wait_for_answer(helper))
+        .map_err(Failure::setup("have the step's ids mapped"))?;
+    die_with_parent(helper)?;
+    // The step must not reach this process' program or descriptors through /proc/1.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(Failure::setup("shield process 1"))?;
+
+    match sys::fork().map_err(Failure::setup("fork"))? {
+        Fork::Parent(pid) => reap(pid).map_err(Failure::setup("wait for the command")),
+        Fork::Child => {
+            let failure = execute(spec, &user);
+            wire::say(helper, &Reply::Failed(failure)).ok();
+            sys::exit_now(127)
+        }
+    }
+}
+
+/// Has this process killed with the helper, and makes sure that the helper lives.
+fn die_with_parent(helper: &UnixStream) -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(Failure::setup("watch the helper"))?;
+    wire::say(helper, &Word::Alive)
+        .and_then(|()| wire::wait_for_answer(helper))
+        .map_err(Failure::setup("watch the helper"))
+}
+
+/// Waits until the command is over, whatever else ends meanwhile.
+fn reap(command: rustix::process::Pid) -> io::Result<Outcome> {
+    loop {
+        match rustix::process::waitpid(None, WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == command => {
+                if let Some(status) = status.exit_status() {
+                    return Ok(Outcome::Exited(status));
+                }
+                if let Some(signal) = status.terminating_signal() {
+                    return Ok(Outcome::Signalled(signal));
+                }
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn resolve(name: &str) -> Result<User, Failure> {
+    // An image without these files has no names, and numbers mean what they say.
+    let read = |path: &str| {
+        let bytes = fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    user::resolve(name, &read("/etc/passwd"), &read("/etc/group"))
+        .map_err(|(what, name)| Failure::NoSuchUser { what: what.to_owned(), name })
+}
+
+/// Becomes the command; returns only when that fails.
+fn execute(spec: &Spec, user: &User) -> Failure {
+    match prepare(spec, user) {
+        Err(failure) => failure,
+        Ok(()) => {
+            let name = spec.argv.first().cloned().unwrap_or_default();
+            let errno = wire::errno_of(&exec(spec, user));
+            Failure::Program { name, errno }
+        }
+    }
+}
+
+/// Gives this process what the command is to find.
+fn prepare(spec: &Spec, user: &User) -> Result<(), Failure> {
+    let limit = |resource, current: u64| {
+        let maximum = rustix::process::getrlimit(resource).maximum;
+        let current = Some(maximum.map_or(current, |maximum| current.min(maximum)));
+        rustix::process::setrlimit(resource, Rlimit { current, maximum })
+            .map_err(Failure::setup("set a limit"))
+    };
+    limit(Resource::Nofile, OPEN_FILES)?;
+    limit(Resource::Core, 0)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::process::chdir(&spec.workdir).map_err(Failure::setup(format!(
+        "enter the folder `{}` in the image",
+        spec.workdir.display()
+    )))?;
+    sys::default_signals();
+    // Before the ids change, since it takes a capability.
+    sys::install_filter(&filter::program()).map_err(Failure::setup("filter system calls"))?;
+
+    let gid = |id: u32| rustix::fs::Gid::from_raw(id);
+    let groups: Vec<_> = user.groups.iter().map(|id| gid(*id)).collect();
+    let what = || format!("become user {} with group {}", user.uid, user.gid);
+    rustix::thread::set_thread_groups(&groups).map_err(Failure::setup(what()))?;
+    rustix::thread::set_thread_res_gid(gid(user.gid), gid(user.gid), gid(user.gid))
+        .map_err(Failure::setup(what()))?;
+    let uid = rustix::fs::Uid::from_raw(user.uid);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(Failure::setup(what()))
+}
+
+fn exec(spec: &Spec, user: &User) -> io::Error {
+    let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let text = |text: &[u8]| CString::new(text).map_err(invalid);
+    let argv: Result<Vec<_>, _> =
+        spec.argv.iter().map(|argument| text(argument.as_bytes())).collect();
+    let home = (!spec.env.contains_key("HOME")).then(|| format!("HOME={}", user.home));
+    let env: Result<Vec<_>, _> = spec
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .chain(home)
+        .map(|pair| text(pair.as_bytes()))
+        .collect();
+    let (argv, env) = match (argv, env) {
+        (Ok(argv), Ok(env)) => (argv, env),
+        (Err(error), _) | (_, Err(error)) => return error,
+    };
+    let Some(program) = spec.argv.first() else {
+        return io::Error::from_raw_os_error(libc::EINVAL);
+    };
+    if program.contains('/') {
+        return argv
+            .first()
+            .map_or(io::ErrorKind::InvalidInput.into(), |p| sys::execve(p, &argv, &env));
+    }
+    // As execvp does, except that a file that isn't executable never becomes a script of sh.
+    let mut seen = io::Error::from_raw_os_error(libc::ENOENT);
+    let path = spec.env.get("PATH").map_or(PATH, String::as_str);
+    for folder in path.split(':') {
+        let file = Path::new(if folder.is_empty() { "." } else { folder }).join(program);
+        let Ok(file) = text(OsStr::as_bytes(file.as_os_str())) else { continue };
+        let error = sys::execve(&file, &argv, &env);
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {}
+            Some(libc::EACCES) => seen = error,
+            _ => return error,
+        }
+    }
+    seen
+}
