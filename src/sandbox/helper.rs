@@ -5,12 +5,12 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
 use crate::sandbox::spec::{Network, Outcome, Spec};
@@ -63,7 +63,7 @@ fn step() -> io::Result<()> {
     sys::close_others_on_exec();
 
     let reply = match start(&spec) {
-        Ok(started) => watch(started, orders),
+        Ok(started) => watch(&started, &orders),
         Err(failure) => Reply::Failed(failure),
     };
     wire::say(&control, &reply)
@@ -100,50 +100,44 @@ fn start(spec: &Spec) -> Result<Started, Failure> {
 
 /// Answers process 1 until it has said how the step went, and waits for the end of everything in
 /// its namespace. Kills it when the build says so, or is gone.
-fn watch(started: Started, mut orders: BufReader<UnixStream>) -> Reply {
-    let Started { pid, socket, proc } = started;
-    let mut from = BufReader::new(&socket);
-    let mut reply = None;
-    let killer = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map(|pidfd| {
-        std::thread::spawn(move || {
-            let mut byte = [0];
-            // A byte, the end or an error: all mean the same.
-            orders.read(&mut byte).ok();
-            rustix::process::pidfd_send_signal(pidfd, Signal::KILL).ok();
-        })
-    });
-    if let Err(errno) = killer {
+fn watch(started: &Started, orders: &BufReader<UnixStream>) -> Reply {
+    let pid = started.pid;
+    let result = attend(started, orders);
+    if !matches!(result, Ok(Some(_))) {
         rustix::process::kill_process(pid, Signal::KILL).ok();
-        reply = Some(Reply::Failed(Failure::setup("watch the step")(errno)));
     }
-    let result = attend(pid, &proc, &socket, &mut from);
     // Process 1 ends last of all in its namespace.
-    let status = loop {
+    let signal = loop {
         match rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
             Err(rustix::io::Errno::INTR) => {}
             Ok(Some((_, status))) => break status.terminating_signal(),
             Ok(None) | Err(_) => break None,
         }
     };
-    match (reply, result) {
-        (Some(reply), _) | (None, Ok(Some(reply))) => reply,
-        (None, Ok(None)) => Reply::Ended(Outcome::Signalled(status.unwrap_or(libc::SIGKILL))),
-        (None, Err(error)) => Reply::Failed(Failure::setup("talk to the step")(error)),
+    match result {
+        Ok(Some(reply)) => reply,
+        Ok(None) => Reply::Ended(Outcome::Signalled(signal.unwrap_or(libc::SIGKILL))),
+        Err(error) => Reply::Failed(Failure::setup("talk to the step")(error)),
     }
 }
 
-fn attend(
-    pid: Pid,
-    proc: &OwnedFd,
-    socket: &UnixStream,
-    from: &mut BufReader<&UnixStream>,
-) -> io::Result<Option<Reply>> {
+/// Answers process 1. `None` when it is to be killed, or has been.
+fn attend(started: &Started, orders: &BufReader<UnixStream>) -> io::Result<Option<Reply>> {
+    let socket = &started.socket;
+    let mut from = BufReader::new(socket);
     loop {
-        match wire::hear::<Said>(from)? {
+        if from.buffer().is_empty() {
+            let fds = [orders.get_ref().as_fd(), socket.as_fd()];
+            // A byte of the build's, the end or an error: all mean that the step is to end.
+            if !orders.buffer().is_empty() || sys::wait_readable(fds)?[0] {
+                return Ok(None);
+            }
+        }
+        match wire::hear::<Said>(&mut from)? {
             None => return Ok(None),
             Some(Said::Reply(reply)) => return Ok(Some(reply)),
             Some(Said::Word(Word::Unshared)) => {
-                map(pid, proc)?;
+                map(started.pid, &started.proc)?;
                 wire::answer(socket)?;
             }
             Some(Said::Word(_)) => wire::answer(socket)?,

@@ -179,3 +179,17 @@ pub(super) fn raise_loopback() -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) })?;
     Ok(())
 }
+
+/// Waits until one of two descriptors can be read, or is at its end; tells which.
+pub(super) fn wait_readable(fds: [BorrowedFd<'_>; 2]) -> io::Result<[bool; 2]> {
+    let mut polled =
+        fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+    loop {
+        // SAFETY: the array and its length belong together, and it outlives the call.
+        match check(unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) }) {
+            Ok(_) => return Ok(polled.map(|fd| fd.revents != 0)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
