@@ -1,0 +1,119 @@
+//! `ocibuild build`: recipes in, an image in the store out, and pushed if asked.
+
+use std::process::ExitCode;
+
+use ocibuild::oci::Platform;
+use ocibuild::ops;
+
+use super::context::Context;
+use super::{Outcome, render, terminal};
+
+/// Build images from their definitions
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ocibuild build ml                              every platform of manifests/ml.toml
+  ocibuild build cuda --push                     build, then push to where the definition says
+  ocibuild build ml --platform linux/arm64       one platform, as native runners do before `index`
+  ocibuild build mine/manifests/mine.toml --dry-run --json")]
+pub(crate) struct Args {
+    /// Definitions: a name in manifests/, or the path of a file
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Build this platform only; may be repeated
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Vec<Platform>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Push the image to the definition's destinations when it is built
+    #[arg(long, conflicts_with = "dry_run")]
+    push: bool,
+    /// When to ask the registry for the base: only when it is not in the store, or every time
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pull: Pull,
+    /// Run every step, whatever the cache holds
+    #[arg(long)]
+    no_cache: bool,
+    /// Make this layer anew, whatever the cache holds; may be repeated
+    #[arg(long, value_name = "LAYER")]
+    refresh: Vec<String>,
+    /// Write the digests, one a line, to a file
+    #[arg(long, value_name = "FILE")]
+    digest_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    credentials: super::push::Credentials,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Pull {
+    Missing,
+    Always,
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    let options = ops::BuildOptions {
+        names: args.names.clone(),
+        folder: context.folder.clone(),
+        platforms: args.platform.clone(),
+        always_pull: matches!(args.pull, Pull::Always),
+        no_cache: args.no_cache,
+        refresh: args.refresh.clone(),
+        access: args.credentials.access(context)?,
+    };
+    if args.dry_run {
+        let plans = ops::plan(&options, &context.ops())?;
+        return render::result(&plans, context.json, |plans| plans.iter().map(describe).collect());
+    }
+    let mut built = Vec::new();
+    for name in &args.names {
+        let one = ops::BuildOptions { names: vec![name.clone()], ..options.clone() };
+        let image = ops::build(&one, &context.ops())?;
+        if args.push {
+            let push = ops::PushOptions {
+                references: vec![image.image.clone()],
+                by_digest: image.is_partial(),
+                ..ops::PushOptions::new(options.access.clone())
+            };
+            ops::push(&push, &context.ops())?;
+        }
+        built.push(image);
+    }
+    if let Some(path) = &args.digest_file {
+        let lines: String = built.iter().map(|image| format!("{}\n", image.digest)).collect();
+        ocibuild::disk::write_whole(&context.absolute(path), lines.as_bytes()).map_err(ops::Error::from)?;
+    }
+    render::result(&built, context.json, |built| built.iter().map(|image| format!("{}\n", image.digest)).collect())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A plan as a person reads it.
+fn describe(plan: &ops::PlanReport) -> String {
+    let mut text = format!("{} -> {}\n", plan.name, plan.image);
+    for platform in &plan.platforms {
+        text.push_str(&format!("{}\n  base {}\n", platform.platform, platform.base));
+        let rows: Vec<Vec<String>> = platform
+            .layers
+            .iter()
+            .map(|layer| {
+                vec![
+                    format!("  {}", layer.name),
+                    layer.key.map_or_else(|| "key known after the layer below".to_owned(), |key| key.short()),
+                    layer.state.clone(),
+                    format!("{} steps", layer.steps),
+                    layer.switched_off.join(", "),
+                ]
+            })
+            .collect();
+        text.push_str(&render::table(&rows));
+        text.push_str(&format!(
+            "  to fetch {}, disk needed about {}\n",
+            terminal::bytes(platform.fetch_bytes),
+            terminal::bytes(platform.disk_bytes)
+        ));
+    }
+    for warning in &plan.warnings {
+        text.push_str(&format!("  warning: {warning}\n"));
+    }
+    text
+}

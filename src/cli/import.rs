@@ -1,0 +1,47 @@
+//! `ocibuild import`: images and root file systems from files.
+
+use std::path::PathBuf;
+
+use ocibuild::oci::{Platform, Reference};
+use ocibuild::ops;
+
+use super::context::Context;
+use super::{Outcome, render};
+
+/// Bring a root file system or an image into the store
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ocibuild import debian.tar --name localhost/debian-base:bookworm
+  ocibuild import ./layout --name ghcr.io/me/ml          an OCI layout folder
+  docker save ml | ocibuild import - --name ghcr.io/me/ml")]
+pub(crate) struct Args {
+    /// A tar of a root file system, an oci-archive, a docker-archive, or a layout folder; `-` is
+    /// stdin. What it is shows in its content
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The image's name in the store
+    #[arg(long, value_name = "REF")]
+    name: Reference,
+    /// Platform of a root file system [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Compression of a root file system's layer: `gzip` or `zstd`
+    #[arg(long, value_name = "HOW", default_value = "gzip")]
+    compression: String,
+    /// Which image of a layout or an archive that holds several
+    #[arg(long, value_name = "NAME")]
+    select: Option<String>,
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    let options = ops::ImportOptions {
+        file: (args.file.as_os_str() != "-").then(|| context.absolute(&args.file)),
+        name: args.name.clone(),
+        platform: args.platform.clone(),
+        compression: args.compression.clone(),
+        select: args.select.clone(),
+    };
+    let imported = ops::import(&options, &context.ops())?;
+    render::result(&imported, context.json, |imported| format!("{}\n", imported.digest))
+}

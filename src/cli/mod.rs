@@ -1,0 +1,142 @@
+//! The door: arguments in, exit code out. It alone reads the environment and prints; each command
+//! is a file with its arguments and a `run` that calls one function of `ops`.
+
+mod build;
+mod completions;
+mod context;
+mod doctor;
+mod export;
+mod gc;
+mod import;
+mod index;
+mod list;
+mod pull;
+mod push;
+mod remove;
+mod render;
+mod rules;
+mod show;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+use ocibuild::ops;
+
+/// Builds OCI images from recipes: no Docker, no daemon, no root.
+#[derive(Debug, Parser)]
+#[command(name = "ocibuild", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ocibuild build ml                            build manifests/ml.toml
+  ocibuild push ghcr.io/rocker-org/ml          push the image of that name
+  ocibuild show ghcr.io/rocker-org/ml          its layers, sizes and configuration
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 the machine lacks something
+(`ocibuild doctor` tells what), 130 interrupted.";
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Folder of images, caches and unpacked layers [default: $XDG_DATA_HOME/ocibuild or
+    /// ~/.local/share/ocibuild]
+    #[arg(long, global = true, value_name = "DIR", env = "OCIBUILD_STORE")]
+    store: Option<std::path::PathBuf>,
+    /// Folder on a fast local disk for a build's trees that do not fit into memory
+    /// [default: $SLURM_TMPDIR, $TMPDIR or the store]
+    #[arg(long, global = true, value_name = "DIR", env = "OCIBUILD_SCRATCH")]
+    scratch: Option<std::path::PathBuf>,
+    /// Threads for hashing and compressing [default: one a core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Print the result as JSON on stdout, and events as JSON lines on stderr
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing but warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// How to become root without being root: `root`, `range` (a subuid range) or `single` (one uid)
+    /// [default: the first that works here]
+    #[arg(long, global = true, value_name = "MODE")]
+    mode: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Build(build::Args),
+    Push(push::Args),
+    Pull(pull::Args),
+    Import(import::Args),
+    Export(export::Args),
+    Index(index::Args),
+    Show(show::Args),
+    List(list::Args),
+    Remove(remove::Args),
+    Gc(gc::Args),
+    Doctor(doctor::Args),
+    Rules(rules::Args),
+    Completions(completions::Args),
+}
+
+/// Parses, runs, renders: the whole program but for the sandbox's helpers.
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let context = match context::Context::new(&arguments.global) {
+        Ok(context) => context,
+        Err(error) => return render::error(&error, arguments.global.json),
+    };
+    // Entering re-executes the command; only the inner one goes on from here.
+    if needs_trees(&arguments.command) {
+        match context.enter() {
+            Ok(None) => {}
+            Ok(Some(code)) => return code,
+            Err(error) => return render::error(&error, context.json),
+        }
+    }
+    if let Err(error) = context.watch_signals() {
+        return render::error(&error, context.json);
+    }
+    let result = match &arguments.command {
+        Command::Build(args) => build::run(args, &context),
+        Command::Push(args) => push::run(args, &context),
+        Command::Pull(args) => pull::run(args, &context),
+        Command::Import(args) => import::run(args, &context),
+        Command::Export(args) => export::run(args, &context),
+        Command::Index(args) => index::run(args, &context),
+        Command::Show(args) => show::run(args, &context),
+        Command::List(args) => list::run(args, &context),
+        Command::Remove(args) => remove::run(args, &context),
+        Command::Gc(args) => gc::run(args, &context),
+        Command::Doctor(args) => doctor::run(args, &context),
+        Command::Rules(args) => rules::run(args, &context),
+        Command::Completions(args) => completions::run(args, &context),
+    };
+    context.finish();
+    match result {
+        Ok(code) => code,
+        Err(error) => render::error(&error, context.json),
+    }
+}
+
+/// Tells which commands unpack layers or run steps, and so must be root in a namespace.
+fn needs_trees(command: &Command) -> bool {
+    match command {
+        Command::Build(args) => !args.dry_run,
+        Command::Pull(args) => args.unpack,
+        Command::Gc(_) | Command::Remove(_) => true,
+        _ => false,
+    }
+}
+
+/// What a command returns.
+type Outcome = Result<ExitCode, ops::Error>;

@@ -1,0 +1,26 @@
+//! `ocibuild remove`: names out of the store.
+
+use ocibuild::oci::Reference;
+use ocibuild::ops;
+
+use super::context::Context;
+use super::{Outcome, render};
+
+/// Remove images from the store; `gc` then frees what nothing else needs
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "rm", after_help = "\
+Examples:
+  ocibuild remove ghcr.io/rocker-org/ml
+  ocibuild remove ghcr.io/rocker-org/ml && ocibuild gc")]
+pub(crate) struct Args {
+    /// The images
+    #[arg(required = true, value_name = "REF")]
+    references: Vec<Reference>,
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    let removed = ops::remove(&args.references, &context.ops())?;
+    render::result(&removed, context.json, |removed| {
+        removed.iter().map(|reference| format!("{reference}\n")).collect()
+    })
+}
