@@ -121,7 +121,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Rules(args) => rules::run(args, &context),
         Command::Completions(args) => completions::run(args, &context),
     };
-    context.finish();
     match result {
         Ok(code) => code,
         Err(error) => render::error(&error, context.json),

@@ -62,7 +62,7 @@ impl Credentials {
         let mut login = None;
         if let Some(user) = &self.username {
             let mut password = String::new();
-            std::io::stdin().lock().take(64 << 10).read_to_string(&mut password).map_err(ops::Error::input)?;
+            std::io::stdin().lock().take(64 << 10).read_to_string(&mut password).map_err(ops::Error::Input)?;
             login = Some((user.clone(), password.trim_end_matches(['\r', '\n']).to_owned()));
         }
         Ok(ops::Access { login, plain_http: self.plain_http.clone() })

@@ -48,7 +48,7 @@ pub(crate) fn error(error: &ops::Error, as_json: bool) -> ExitCode {
 /// Prints a result: as JSON where it was asked for, else as `text`.
 pub(crate) fn result<T: Serialize>(value: &T, as_json: bool, text: impl FnOnce(&T) -> String) -> super::Outcome {
     let text = if as_json {
-        let mut text = serde_json::to_string_pretty(value).map_err(ops::Error::encode)?;
+        let mut text = serde_json::to_string_pretty(value).map_err(ops::Error::Encode)?;
         text.push('\n');
         text
     } else {
@@ -58,7 +58,7 @@ pub(crate) fn result<T: Serialize>(value: &T, as_json: bool, text: impl FnOnce(&
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // `ocibuild show | head` is no failure.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(ops::Error::output(error)),
+        Err(error) => Err(ops::Error::Output(error)),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
 }

@@ -1,0 +1,123 @@
+//! The machine as the command finds it: environment, folders, threads, clock and terminal, read
+//! once. Past this file nothing asks for them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ocibuild::ops;
+use ocibuild::report::Report;
+use ocibuild::sandbox;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Global;
+use super::terminal::{self, Verbosity};
+
+/// What every command needs to know.
+pub(crate) struct Context {
+    pub(crate) json: bool,
+    /// The folder that relative names start from.
+    pub(crate) folder: PathBuf,
+    store: PathBuf,
+    scratch: Option<PathBuf>,
+    threads: usize,
+    env: BTreeMap<String, String>,
+    mode: sandbox::Request,
+    now: u64,
+    report: Box<dyn Report>,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global) -> Result<Context, ops::Error> {
+        #[expect(clippy::disallowed_methods, reason = "the environment is read here")]
+        let env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        #[expect(clippy::disallowed_methods, reason = "the working folder is read here")]
+        let folder = std::env::current_dir().map_err(ops::Error::NoFolder)?;
+        #[expect(clippy::disallowed_methods, reason = "the clock is read here")]
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let store = match &global.store {
+            Some(path) => folder.join(path),
+            None => default_store(&env)?,
+        };
+        let scratch = match &global.scratch {
+            Some(path) => Some(folder.join(path)),
+            None => ["SLURM_TMPDIR", "TMPDIR"]
+                .iter()
+                .filter_map(|name| env.get(*name))
+                .map(PathBuf::from)
+                .find(|path| path.is_absolute() && path.is_dir()),
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let verbosity = match (global.quiet, global.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, 0) => Verbosity::Normal,
+            (false, _) => Verbosity::Verbose,
+        };
+        Ok(Context {
+            json: global.json,
+            folder,
+            store,
+            scratch,
+            threads: global.threads.map_or(cores, usize::from),
+            env,
+            mode: global.mode.as_deref().unwrap_or("auto").parse().map_err(ops::Error::from)?,
+            now,
+            report: terminal::choose(global.json, verbosity),
+        })
+    }
+
+    /// Enters the namespace in which the caller is root. Returns an exit code in the outer process,
+    /// when the inner one has ended.
+    pub(crate) fn enter(&self) -> Result<Option<ExitCode>, ops::Error> {
+        match sandbox::enter(self.mode)? {
+            sandbox::Entered::Inside => Ok(None),
+            sandbox::Entered::Done(code) => Ok(Some(code)),
+        }
+    }
+
+    /// Ends the process on Ctrl-C and its kin: steps are killed, temporary files removed.
+    pub(crate) fn watch_signals(&self) -> Result<(), ops::Error> {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(ops::Error::Signals)?;
+        std::thread::spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                ops::abandon();
+                #[expect(clippy::exit, reason = "the user wants the process to end now")]
+                std::process::exit(128 + signal);
+            }
+        });
+        Ok(())
+    }
+
+    /// What the operations get of all this.
+    pub(crate) fn ops(&self) -> ops::Context<'_> {
+        ops::Context {
+            store: &self.store,
+            scratch: self.scratch.as_deref(),
+            threads: self.threads,
+            env: &self.env,
+            mode: self.mode,
+            now: self.now,
+            report: self.report.as_ref(),
+        }
+    }
+
+    /// Makes a path on the command line absolute.
+    pub(crate) fn absolute(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+}
+
+fn default_store(env: &BTreeMap<String, String>) -> Result<PathBuf, ops::Error> {
+    let absolute = |name: &str| env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(data) = absolute("XDG_DATA_HOME") {
+        return Ok(data.join("ocibuild"));
+    }
+    match absolute("HOME") {
+        Some(home) => Ok(home.join(".local/share/ocibuild")),
+        None => Err(ops::Error::NoStore),
+    }
+}

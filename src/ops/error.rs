@@ -1,0 +1,152 @@
+//! What an operation can fail with: the rooms' own errors, and a few that only show when rooms are
+//! put together.
+
+use std::io;
+
+use crate::fault::{self, Fault, Kind};
+use crate::oci::{Platform, Reference};
+use crate::{build, definition, disk, layer, plan, recipe, registry, rootfs, sandbox, store, transfer};
+
+/// An operation that did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[must_use]
+pub enum Error {
+    /// Files.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// A copy between store and registry.
+    #[error(transparent)]
+    Transfer(#[from] transfer::Error),
+    /// A definition.
+    #[error(transparent)]
+    Definition(#[from] definition::Error),
+    /// A recipe.
+    #[error(transparent)]
+    Recipe(#[from] recipe::Error),
+    /// A plan.
+    #[error(transparent)]
+    Plan(#[from] plan::Error),
+    /// Layers.
+    #[error(transparent)]
+    Layer(#[from] layer::Error),
+    /// Trees.
+    #[error(transparent)]
+    Rootfs(#[from] rootfs::Error),
+    /// Namespaces and steps.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    /// A build.
+    #[error(transparent)]
+    Build(#[from] build::Error),
+    /// No place for the store is known.
+    #[error("no place for the store: neither --store, OCIBUILD_STORE, XDG_DATA_HOME nor HOME says one")]
+    NoStore,
+    /// The current folder cannot be read.
+    #[error("cannot tell the current folder")]
+    NoFolder(#[source] io::Error),
+    /// stdin ended with an error.
+    #[error("cannot read the password from stdin")]
+    Input(#[source] io::Error),
+    /// stdout cannot take the result.
+    #[error("cannot write the result to stdout")]
+    Output(#[source] io::Error),
+    /// Signal handlers cannot be installed.
+    #[error("cannot watch for signals")]
+    Signals(#[source] io::Error),
+    /// A result that is no JSON.
+    #[error("cannot encode the result")]
+    Encode(#[source] serde_json::Error),
+    /// An image that is not in the store.
+    #[error("there is no image `{reference}` in the store")]
+    NoImage {
+        /// What was asked for.
+        reference: Reference,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Platforms that an index must have.
+    #[error("the index of `{image}` lacks {}", fault::list_of(platforms))]
+    MissingPlatforms {
+        /// The image.
+        image: Reference,
+        /// What is missing.
+        platforms: Vec<Platform>,
+    },
+    /// A document of an image that makes no sense.
+    #[error("the image `{reference}` is damaged")]
+    Damaged {
+        /// The image.
+        reference: String,
+        /// What is wrong.
+        #[source]
+        source: crate::oci::DocumentError,
+    },
+    /// A configuration that cannot be read.
+    #[error("the configuration of `{reference}` cannot be read")]
+    Config {
+        /// The image.
+        reference: String,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An option's value.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Error {
+    fn inner(&self) -> Option<&dyn Fault> {
+        Some(match self {
+            Error::Disk(error) => error,
+            Error::Store(error) => error,
+            Error::Registry(error) => error,
+            Error::Transfer(error) => error,
+            Error::Definition(error) => error,
+            Error::Recipe(error) => error,
+            Error::Plan(error) => error,
+            Error::Layer(error) => error,
+            Error::Rootfs(error) => error,
+            Error::Sandbox(error) => error,
+            Error::Build(error) => error,
+            _ => return None,
+        })
+    }
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        if let Some(inner) = self.inner() {
+            return inner.kind();
+        }
+        match self {
+            Error::NoStore | Error::Usage(_) => Kind::Usage,
+            Error::NoFolder(_) | Error::Signals(_) => Kind::Environment,
+            _ => Kind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        if let Some(inner) = self.inner() {
+            return inner.hint();
+        }
+        match self {
+            Error::NoStore => Some("say one with --store DIR".to_owned()),
+            Error::NoImage { hint, .. } => Some(hint.clone()),
+            Error::MissingPlatforms { platforms, .. } => Some(format!(
+                "build them, or name what was pushed for {}: `ocibuild index NAME REF@sha256:…`",
+                fault::list_of(platforms)
+            )),
+            Error::Damaged { .. } | Error::Config { .. } => {
+                Some("pull or build it again".to_owned())
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The verbs: a function, an options struct and a report each. `cli` turns arguments into options
+//! and reports into text; a program that uses the library calls the same functions.
+//!
+//! Those that unpack or run ([`build()`], [`gc()`], [`remove()`], [`pull()`] with `unpack`) expect to
+//! be inside the namespace that [`crate::sandbox::enter`] makes.
+
+mod access;
+mod base;
+mod build;
+mod doctor;
+mod error;
+mod files;
+mod gc;
+mod index;
+mod inspect;
+mod publish;
+mod pull;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub use access::Access;
+pub use build::{BuildOptions, LayerPlan, LayerReport, PlanReport, PlatformPlan, PlatformReport, build, plan};
+pub use build::BuildReport;
+pub use doctor::{DoctorReport, Finding, RuleReport, RulesReport, doctor, rules};
+pub use error::Error;
+pub use files::{ExportOptions, Format, ImportOptions, StoredReport, export, import};
+pub use gc::{GcReport, gc, remove};
+pub use index::{IndexOptions, index};
+pub use inspect::{ImageLayer, ImagePlatform, ImageReport, ListedReport, ShowOptions, list, show};
+pub use publish::{PushOptions, PushReport, push};
+pub use pull::{PullOptions, PullReport, pull};
+
+use crate::report::Report;
+use crate::sandbox;
+use crate::store::Store;
+
+/// What every operation is told about the machine and the caller's wishes.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The store's folder.
+    pub store: &'a Path,
+    /// Where a build's trees go that do not fit into memory; the store where it is `None`.
+    pub scratch: Option<&'a Path>,
+    /// Threads for hashing and compressing.
+    pub threads: usize,
+    /// The caller's environment.
+    pub env: &'a BTreeMap<String, String>,
+    /// How to become root in a namespace.
+    pub mode: sandbox::Request,
+    /// The time, in seconds since 1970; no digest depends on it.
+    pub now: u64,
+    /// Where progress goes.
+    pub report: &'a dyn Report,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Context<'_> {
+    fn open(&self) -> Result<Store, Error> {
+        Ok(Store::open(self.store)?)
+    }
+}
+
+/// Kills what runs and removes what is half done, from a signal's thread just before the process ends.
+pub fn abandon() {
+    sandbox::kill_all();
+    crate::store::abandon_runs();
+}
