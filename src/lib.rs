@@ -26,3 +26,6 @@ pub mod definition;
 pub mod lock;
 pub mod plan;
 pub mod recipe;
+
+// Work and verbs.
+pub mod build;

@@ -1,0 +1,3 @@
+//! Carries out a plan.
+mod place;
+mod environment;
