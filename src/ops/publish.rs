@@ -1,0 +1,213 @@
+//! `push`: an image of the store to its registry and its further destinations, the same bytes to
+//! each. A destination's tag moves when everything below it is there.
+
+use serde::Serialize;
+
+use crate::fault;
+use crate::oci::{Digest, Document, Reference};
+use crate::store::Store;
+use crate::transfer::{self, Source};
+
+use super::access::{Access, Origins, Registries};
+use super::{Context, Error, inspect};
+
+/// What to push.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// Names in the store; none is all that were built here.
+    pub references: Vec<Reference>,
+    /// Other names to push to, in place of the image's own.
+    pub to: Vec<Reference>,
+    /// Leave out the definition's further destinations.
+    pub only: bool,
+    /// Push the platforms' manifests by digest, and move no tag.
+    pub by_digest: bool,
+    /// Further tags to move.
+    pub tags: Vec<String>,
+    /// How many blobs travel at once.
+    pub jobs: usize,
+    /// How to reach registries.
+    pub access: Access,
+}
+
+impl PushOptions {
+    /// Pushes everything that was built to where its definition says.
+    pub fn new(access: Access) -> PushOptions {
+        PushOptions {
+            references: Vec::new(),
+            to: Vec::new(),
+            only: false,
+            by_digest: false,
+            tags: Vec::new(),
+            jobs: 4,
+            access,
+        }
+    }
+}
+
+/// What was pushed where.
+#[derive(Clone, Debug, Serialize)]
+pub struct PushReport {
+    /// The image's name in the store.
+    pub image: Reference,
+    /// Where it was pushed to.
+    pub destination: Reference,
+    /// What the destination now has: the index, or with `by_digest` a platform's manifest.
+    pub digest: Digest,
+    /// Blobs that were sent.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that were there.
+    pub existed: u64,
+    /// Blobs that the registry took from another repository of its own.
+    pub mounted: u64,
+}
+
+/// Annotation of a name in the store: where its definition wants it pushed too.
+pub(super) const ALSO: &str = "dev.ocibuild.also";
+
+/// Pushes images. With several destinations one's failure does not undo what others have.
+pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Vec<PushReport>, Error> {
+    let store = context.open()?;
+    let registries = Registries::new(&options.access, context)?;
+    let mut reports = Vec::new();
+    for image in images(options, &store)? {
+        let documents = documents(&image, options.by_digest, &store)?;
+        for destination in destinations(&image, options, &store)? {
+            let registry = registries.repository(&destination)?;
+            for document in &documents {
+                let mut tags = Vec::new();
+                if !options.by_digest {
+                    tags.push(destination.tag().unwrap_or("latest").to_owned());
+                    tags.extend(options.tags.iter().cloned());
+                }
+                // Base layers that no step had to see were never here; they come from their registry.
+                let origins = Origins::new(&store, &registries);
+                let copy = transfer::Options {
+                    jobs: options.jobs,
+                    fallbacks: vec![&origins],
+                    ..transfer::Options::default()
+                };
+                context.report.note(&format!("pushing {image} to {destination}"));
+                let summary = transfer::copy(&store, &registry, document, &tags, &copy, context.report)?;
+                note_origins(&store, document, &destination)?;
+                reports.push(PushReport {
+                    image: image.clone(),
+                    destination: destination.clone(),
+                    digest: document.digest(),
+                    blobs: summary.written,
+                    bytes: summary.bytes,
+                    existed: summary.existed,
+                    mounted: summary.mounted,
+                });
+            }
+        }
+    }
+    Ok(reports)
+}
+
+fn images(options: &PushOptions, store: &Store) -> Result<Vec<Reference>, Error> {
+    if !options.references.is_empty() {
+        return Ok(options.references.clone());
+    }
+    let mut images = Vec::new();
+    for (reference, descriptor) in store.names()? {
+        if descriptor.annotations.contains_key(ALSO) {
+            images.push(reference);
+        }
+    }
+    if images.is_empty() {
+        return Err(Error::Usage("no image in the store was built here; name one to push".to_owned()));
+    }
+    Ok(images)
+}
+
+/// Returns what is to be pushed of an image: its index, or its platforms one by one.
+fn documents(image: &Reference, by_digest: bool, store: &Store) -> Result<Vec<Document>, Error> {
+    if by_digest {
+        let partials = store.partials(image)?;
+        if !partials.is_empty() {
+            return partials.iter().map(|part| Ok(Source::document(store, part)?)).collect();
+        }
+    }
+    match store.resolve(image)? {
+        None => {
+            let parts = store.partials(image)?;
+            if parts.is_empty() {
+                return Err(no_image(image, store)?);
+            }
+            Err(Error::NoImage {
+                reference: image.clone(),
+                hint: format!(
+                    "only single platforms of it were built: push them with --by-digest, or join them \
+                     with `ocibuild index` ({} here)",
+                    parts.len()
+                ),
+            })
+        }
+        Some(descriptor) => {
+            let document = Source::document(store, &descriptor)?;
+            if !by_digest || !document.is_index() {
+                return Ok(vec![document]);
+            }
+            inspect::manifests(image, &document, store)?
+                .iter()
+                .map(|(entry, _)| Ok(Source::document(store, entry)?))
+                .collect()
+        }
+    }
+}
+
+/// Says that an image is not in the store, and what is.
+pub(super) fn no_image(image: &Reference, store: &Store) -> Result<Error, Error> {
+    let names: Vec<Reference> = store.names()?.into_iter().map(|(name, _)| name).collect();
+    let same: Vec<&Reference> =
+        names.iter().filter(|name| name.name() == image.name() || name.repository().ends_with(image.repository())).collect();
+    let hint = if !same.is_empty() {
+        format!("the store has {}", fault::list_of(&same))
+    } else if names.is_empty() {
+        "the store is empty: build the image with `ocibuild build NAME` first, or choose another \
+         store with --store"
+            .to_owned()
+    } else {
+        format!(
+            "build it with `ocibuild build NAME`, pull it with `ocibuild pull {image}`, or choose \
+             another store with --store; this one has {}",
+            fault::list_of(&names)
+        )
+    };
+    Ok(Error::NoImage { reference: image.clone(), hint })
+}
+
+fn destinations(image: &Reference, options: &PushOptions, store: &Store) -> Result<Vec<Reference>, Error> {
+    if !options.to.is_empty() {
+        return Ok(options.to.clone());
+    }
+    let mut all = vec![image.clone()];
+    if options.only {
+        return Ok(all);
+    }
+    let named = store.resolve(image)?.into_iter().chain(store.partials(image)?);
+    for descriptor in named {
+        let also = descriptor.annotations.get(ALSO).map(String::as_str).unwrap_or_default();
+        for text in also.split_whitespace() {
+            let destination: Reference =
+                text.parse().map_err(|error: crate::oci::ReferenceError| Error::Usage(error.to_string()))?;
+            if !all.contains(&destination) {
+                all.push(destination);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Remembers that the destination's registry now has these blobs: a later push can mount them.
+fn note_origins(store: &Store, document: &Document, destination: &Reference) -> Result<(), Error> {
+    let mut digests = Vec::new();
+    for (_, manifest) in inspect::manifests(destination, document, store)? {
+        digests.extend(manifest.layers.iter().map(|layer| layer.digest));
+    }
+    store.add_origins(&digests, destination)?;
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! `pull`: an image of a registry into the store, and unpacked if that was asked for.
+
+use serde::Serialize;
+
+use crate::oci::{Digest, Platform, Reference};
+use crate::transfer::{self, Source};
+
+use super::access::{Access, Registries};
+use super::{Context, Error, inspect};
+
+/// What to pull.
+#[derive(Clone, Debug)]
+pub struct PullOptions {
+    /// The image.
+    pub reference: Reference,
+    /// The platforms; none is all.
+    pub platforms: Vec<Platform>,
+    /// Unpack the layers too.
+    pub unpack: bool,
+    /// How many blobs travel at once.
+    pub jobs: usize,
+    /// How to reach the registry.
+    pub access: Access,
+}
+
+/// What was pulled.
+#[derive(Clone, Debug, Serialize)]
+pub struct PullReport {
+    /// The image's name in the store.
+    pub reference: Reference,
+    /// What it names.
+    pub digest: Digest,
+    /// Blobs that were moved.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that the store had.
+    pub existed: u64,
+    /// Layers that were unpacked.
+    pub unpacked: u64,
+}
+
+/// Pulls an image. Its name in the store moves when all of it is there.
+pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, Error> {
+    let store = context.open()?;
+    let registries = Registries::new(&options.access, context)?;
+    let registry = registries.repository(&options.reference)?;
+    let descriptor = registry.resolve(&options.reference)?;
+    let document = registry.document(&descriptor)?;
+    let platforms = match options.platforms.as_slice() {
+        [] if options.unpack => Some(vec![Platform::host()]),
+        [] => None,
+        named => Some(named.to_vec()),
+    };
+    let copy = transfer::Options { jobs: options.jobs, platforms: platforms.clone(), ..transfer::Options::default() };
+    let name = options.reference.to_string();
+    let summary = transfer::copy(&registry, &store, &document, &[name], &copy, context.report)?;
+
+    let mut unpacked = 0;
+    let repository = options.reference.clone();
+    let mut digests = Vec::new();
+    for (entry, manifest) in inspect::manifests(&options.reference, &document, &store)? {
+        digests.extend(manifest.layers.iter().map(|layer| layer.digest));
+        let wanted = platforms.as_ref().is_none_or(|wanted| {
+            entry.platform.as_ref().is_none_or(|has| wanted.iter().any(|platform| has.satisfies(platform)))
+        });
+        if options.unpack && wanted {
+            let config = inspect::read_config(&manifest.config, &store, &options.reference)?;
+            let layers: Vec<_> = manifest.layers.iter().cloned().zip(config.diff_ids()).collect();
+            let trees = crate::build::Trees::new(&store, &store, context.report);
+            unpacked += trees.unpack_all(&layers)?.len() as u64;
+        }
+    }
+    store.add_origins(&digests, &repository)?;
+    Ok(PullReport {
+        reference: options.reference.clone(),
+        digest: document.digest(),
+        blobs: summary.written,
+        bytes: summary.bytes,
+        existed: summary.existed,
+        unpacked,
+    })
+}
