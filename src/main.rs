@@ -7,8 +7,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Must come before anything starts a thread: a process with two can't enter a user namespace.
-    if let Some(code) = ocibuild::sandbox::run_if_helper() {
-        return code;
-    }
+    ocibuild::sandbox::run_if_helper();
     cli::main()
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ocibuild::ops;
@@ -24,9 +25,11 @@ pub(crate) struct Context {
     scratch: Option<PathBuf>,
     threads: usize,
     env: BTreeMap<String, String>,
-    mode: sandbox::Request,
+    request: sandbox::Request,
+    /// Set once inside the namespace.
+    mode: Option<sandbox::Mode>,
     now: u64,
-    report: Box<dyn Report>,
+    report: Arc<dyn Report>,
 }
 
 impl Context {
@@ -64,7 +67,8 @@ impl Context {
             scratch,
             threads: global.threads.map_or(cores, usize::from),
             env,
-            mode: global.mode.as_deref().unwrap_or("auto").parse().map_err(ops::Error::from)?,
+            request: global.mode.map_or(sandbox::Request::Auto, Into::into),
+            mode: None,
             now,
             report: terminal::choose(global.json, verbosity),
         })
@@ -72,10 +76,13 @@ impl Context {
 
     /// Enters the namespace in which the caller is root. Returns an exit code in the outer process,
     /// when the inner one has ended.
-    pub(crate) fn enter(&self) -> Result<Option<ExitCode>, ops::Error> {
-        match sandbox::enter(self.mode)? {
-            sandbox::Entered::Inside => Ok(None),
-            sandbox::Entered::Done(code) => Ok(Some(code)),
+    pub(crate) fn enter(&mut self) -> Result<Option<ExitCode>, ops::Error> {
+        match sandbox::enter(self.request)? {
+            sandbox::Entry::Inside(entered) => {
+                self.mode = Some(entered.mode);
+                Ok(None)
+            }
+            sandbox::Entry::Ended(code) => Ok(Some(ExitCode::from(code))),
         }
     }
 
@@ -101,7 +108,7 @@ impl Context {
             env: &self.env,
             mode: self.mode,
             now: self.now,
-            report: self.report.as_ref(),
+            report: &self.report,
         }
     }
 

@@ -65,10 +65,30 @@ struct Global {
     /// Say more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// How to become root without being root: `root`, `range` (a subuid range) or `single` (one uid)
-    /// [default: the first that works here]
+    /// How to become root without being root [default: the first that works here]
     #[arg(long, global = true, value_name = "MODE")]
-    mode: Option<String>,
+    mode: Option<Mode>,
+}
+
+/// Ways to become root in a namespace.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Mode {
+    /// As root: every id is itself
+    Root,
+    /// As an ordinary user with a range in /etc/subuid and /etc/subgid
+    Range,
+    /// As an ordinary user with one id
+    Single,
+}
+
+impl From<Mode> for ocibuild::sandbox::Request {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Root => Self::Root,
+            Mode::Range => Self::Range,
+            Mode::Single => Self::Single,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,7 +111,7 @@ enum Command {
 /// Parses, runs, renders: the whole program but for the sandbox's helpers.
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let context = match context::Context::new(&arguments.global) {
+    let mut context = match context::Context::new(&arguments.global) {
         Ok(context) => context,
         Err(error) => return render::error(&error, arguments.global.json),
     };

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -22,13 +22,13 @@ pub(crate) enum Verbosity {
 }
 
 /// Chooses how to show events on this stderr.
-pub(crate) fn choose(json: bool, verbosity: Verbosity) -> Box<dyn Report> {
+pub(crate) fn choose(json: bool, verbosity: Verbosity) -> Arc<dyn Report> {
     if json {
-        Box::new(Json)
+        Arc::new(Json::default())
     } else if verbosity > Verbosity::Quiet && std::io::stderr().is_terminal() {
-        Box::new(Bars::new(verbosity))
+        Arc::new(Bars::new(verbosity))
     } else {
-        Box::new(Lines { verbosity, tasks: Mutex::default() })
+        Arc::new(Lines { verbosity, tasks: Mutex::default() })
     }
 }
 
@@ -215,7 +215,27 @@ impl Report for Lines {
     }
 }
 
-struct Json;
+/// How often a task says in the stream of events how far it is.
+const EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Default)]
+struct Json {
+    said: Mutex<BTreeMap<u64, Instant>>,
+}
+
+impl Json {
+    /// Tells whether a task may speak again.
+    fn is_due(&self, id: u64) -> bool {
+        let mut said = lock(&self.said);
+        match said.get(&id) {
+            Some(last) if last.elapsed() < EVERY => false,
+            _ => {
+                said.insert(id, Instant::now());
+                true
+            }
+        }
+    }
+}
 
 impl Report for Json {
     fn event(&self, event: Event<'_>) {
@@ -230,8 +250,10 @@ impl Report for Json {
             Event::TaskStarted { id, name, total, unit: of } => {
                 json!({"event": "started", "task": id, "name": name, "total": total, "unit": unit(of)})
             }
+            Event::TaskAdvanced { id, .. } if !self.is_due(id) => return,
             Event::TaskAdvanced { id, done } => json!({"event": "advanced", "task": id, "done": done}),
             Event::TaskFinished { id, name, outcome } => {
+                lock(&self.said).remove(&id);
                 json!({"event": "finished", "task": id, "name": name, "outcome": outcome})
             }
             Event::Output { layer, step, stream, line } => {

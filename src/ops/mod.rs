@@ -18,6 +18,7 @@ mod pull;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use access::Access;
 pub use build::{BuildOptions, LayerPlan, LayerReport, PlanReport, PlatformPlan, PlatformReport, build, plan};
@@ -46,12 +47,12 @@ pub struct Context<'a> {
     pub threads: usize,
     /// The caller's environment.
     pub env: &'a BTreeMap<String, String>,
-    /// How to become root in a namespace.
-    pub mode: sandbox::Request,
+    /// How the process is root in its namespace; `None` for a command that never entered one.
+    pub mode: Option<sandbox::Mode>,
     /// The time, in seconds since 1970; no digest depends on it.
     pub now: u64,
     /// Where progress goes.
-    pub report: &'a dyn Report,
+    pub report: &'a Arc<dyn Report>,
 }
 
 impl std::fmt::Debug for Context<'_> {

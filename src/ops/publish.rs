@@ -90,7 +90,7 @@ pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Vec<PushRepo
                     ..transfer::Options::default()
                 };
                 context.report.note(&format!("pushing {image} to {destination}"));
-                let summary = transfer::copy(&store, &registry, document, &tags, &copy, context.report)?;
+                let summary = transfer::copy(&store, &registry, document, &tags, &copy, context.report.as_ref())?;
                 note_origins(&store, document, &destination)?;
                 reports.push(PushReport {
                     image: image.clone(),

@@ -54,7 +54,7 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
     };
     let copy = transfer::Options { jobs: options.jobs, platforms: platforms.clone(), ..transfer::Options::default() };
     let name = options.reference.to_string();
-    let summary = transfer::copy(&registry, &store, &document, &[name], &copy, context.report)?;
+    let summary = transfer::copy(&registry, &store, &document, &[name], &copy, context.report.as_ref())?;
 
     let mut unpacked = 0;
     let repository = options.reference.clone();

@@ -1,0 +1,58 @@
+//! `remove` and `gc`: names out of the store, and then what nothing else needs.
+
+use serde::Serialize;
+
+use crate::oci::Reference;
+use crate::store::GcOptions;
+
+use super::{Context, Error, publish};
+
+/// What was freed.
+#[derive(Clone, Debug, Serialize)]
+pub struct GcReport {
+    /// Whether it was only told.
+    pub dry_run: bool,
+    /// Blobs.
+    pub blobs: u64,
+    /// Remembered layers.
+    pub keys: u64,
+    /// Unpacked layers.
+    pub trees: u64,
+    /// Files of processes that died.
+    pub leftovers: u64,
+    /// Bytes of all that.
+    pub freed_bytes: u64,
+    /// Bytes that stay.
+    pub kept_bytes: u64,
+}
+
+/// Frees what no image needs, but for `keep` bytes of the layers used last. To be called inside the
+/// namespace, since unpacked trees have files of other owners.
+pub fn gc(keep: u64, dry_run: bool, context: &Context<'_>) -> Result<GcReport, Error> {
+    let store = context.open()?;
+    let options = GcOptions { keep_bytes: Some(keep), max_age: None, dry_run };
+    let freed = store.gc(&options, context.report.as_ref())?;
+    Ok(GcReport {
+        dry_run,
+        blobs: freed.blobs,
+        keys: freed.keys,
+        trees: freed.trees,
+        leftovers: freed.leftovers,
+        freed_bytes: freed.bytes,
+        kept_bytes: freed.kept_bytes,
+    })
+}
+
+/// Takes names out of the store. All must be there, or none goes.
+pub fn remove(references: &[Reference], context: &Context<'_>) -> Result<Vec<Reference>, Error> {
+    let store = context.open()?;
+    for reference in references {
+        if store.resolve(reference)?.is_none() && store.partials(reference)?.is_empty() {
+            return Err(publish::no_image(reference, &store)?);
+        }
+    }
+    for reference in references {
+        store.untag(reference)?;
+    }
+    Ok(references.to_vec())
+}
