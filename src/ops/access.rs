@@ -1,11 +1,13 @@
-//! How registries are reached: one client for the process, a registry a host, credentials from
-//! where the field keeps them.
+//! How registries are reached: one client and one keychain for the process; and blobs that the
+//! store knows only the origin of, fetched from there.
 
 use std::collections::BTreeMap;
 
 use crate::http;
-use crate::oci::Reference;
-use crate::registry::{self, Registry};
+use crate::oci::{Descriptor, Document, Reference};
+use crate::registry::{Keychain, Registries, Repository};
+use crate::store::Store;
+use crate::transfer::{self, Source, Stream};
 
 use super::{Context, Error};
 
@@ -16,4 +18,78 @@ pub struct Access {
     pub login: Option<(String, String)>,
     /// Registries that speak plain HTTP though they are not on loopback.
     pub plain_http: Vec<String>,
+}
+
+impl Access {
+    /// Makes the process's one way to registries.
+    pub(super) fn registries(&self, context: &Context<'_>) -> Registries {
+        let config = http::Config::from_env(context.env).reporting_to(context.report.clone());
+        let mut keychain = Keychain::new(context.env);
+        if let Some((user, password)) = &self.login {
+            keychain = keychain.with_login(user, password);
+        }
+        self.plain_http
+            .iter()
+            .fold(Registries::new(http::Client::new(config), keychain), |registries, host| {
+                registries.with_plain_http(host)
+            })
+    }
+}
+
+/// Blobs that the store lacks, fetched from where it is known that they were.
+pub(super) struct Origins<'a> {
+    store: &'a Store,
+    repositories: BTreeMap<String, Repository>,
+}
+
+impl<'a> Origins<'a> {
+    /// Prepares for these blobs; nothing is asked of a registry before a blob is.
+    pub(super) fn new<'b>(
+        store: &'a Store,
+        registries: &Registries,
+        blobs: impl IntoIterator<Item = &'b Descriptor>,
+    ) -> Result<Origins<'a>, Error> {
+        let mut repositories = BTreeMap::new();
+        for blob in blobs {
+            if store.has_whole(blob) {
+                continue;
+            }
+            for name in store.origins(&blob.digest)? {
+                repositories.entry(name.name()).or_insert_with(|| registries.open(&name));
+            }
+        }
+        Ok(Origins { store, repositories })
+    }
+}
+
+impl Source for Origins<'_> {
+    fn resolve(&self, reference: &Reference) -> Result<Descriptor, transfer::Error> {
+        Source::resolve(self.store, reference)
+    }
+
+    fn document(&self, descriptor: &Descriptor) -> Result<Document, transfer::Error> {
+        Source::document(self.store, descriptor)
+    }
+
+    fn blob<'s>(&'s self, descriptor: &Descriptor, offset: u64) -> Result<Stream<'s>, transfer::Error> {
+        // The store's own error tells that the blob is missing; it is the one to give where no
+        // origin is known.
+        let mut first = match self.store.blob(descriptor, offset) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        for (position, name) in self.store.origins(&descriptor.digest)?.iter().enumerate() {
+            let Some(repository) = self.repositories.get(&name.name()) else { continue };
+            match repository.blob(descriptor, offset) {
+                Ok(stream) => return Ok(stream),
+                Err(error) if position == 0 => first = error,
+                Err(_) => {}
+            }
+        }
+        Err(first)
+    }
+
+    fn origins(&self, descriptor: &Descriptor) -> Vec<Reference> {
+        Source::origins(self.store, descriptor)
+    }
 }

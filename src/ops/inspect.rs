@@ -9,7 +9,7 @@ use crate::oci::{ConfigDocument, Descriptor, Digest, Document, HistoryEntry, Man
 use crate::store::Store;
 use crate::transfer::{self, Source};
 
-use super::access::{Access, Registries};
+use super::Access;
 use super::{Context, Error};
 
 /// What to show.
@@ -97,8 +97,8 @@ pub fn show(options: &ShowOptions, context: &Context<'_>) -> Result<ImageReport,
         let document = Source::document(&store, &descriptor)?;
         return report(&options.reference, &document, options.platform.as_ref(), &store);
     }
-    let registries = Registries::new(&options.access, context)?;
-    let registry = registries.repository(&options.reference)?;
+    let registries = options.access.registries(context);
+    let registry = registries.open(&options.reference);
     let descriptor = registry.resolve(&options.reference)?;
     let document = registry.document(&descriptor)?;
     report(&options.reference, &document, options.platform.as_ref(), &registry)

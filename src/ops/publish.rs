@@ -8,7 +8,8 @@ use crate::oci::{Digest, Document, Reference};
 use crate::store::Store;
 use crate::transfer::{self, Source};
 
-use super::access::{Access, Origins, Registries};
+use super::Access;
+use super::access::Origins;
 use super::{Context, Error, inspect};
 
 /// What to push.
@@ -70,12 +71,12 @@ pub(super) const ALSO: &str = "dev.ocibuild.also";
 /// Pushes images. With several destinations one's failure does not undo what others have.
 pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Vec<PushReport>, Error> {
     let store = context.open()?;
-    let registries = Registries::new(&options.access, context)?;
+    let registries = options.access.registries(context);
     let mut reports = Vec::new();
     for image in images(options, &store)? {
         let documents = documents(&image, options.by_digest, &store)?;
         for destination in destinations(&image, options, &store)? {
-            let registry = registries.repository(&destination)?;
+            let registry = registries.open(&destination);
             for document in &documents {
                 let mut tags = Vec::new();
                 if !options.by_digest {
@@ -83,7 +84,9 @@ pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Vec<PushRepo
                     tags.extend(options.tags.iter().cloned());
                 }
                 // Base layers that no step had to see were never here; they come from their registry.
-                let origins = Origins::new(&store, &registries);
+                let manifests = inspect::manifests(&image, document, &store)?;
+                let blobs = manifests.iter().flat_map(|(_, manifest)| &manifest.layers);
+                let origins = Origins::new(&store, &registries, blobs)?;
                 let copy = transfer::Options {
                     jobs: options.jobs,
                     fallbacks: vec![&origins],

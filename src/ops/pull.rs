@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::oci::{Digest, Platform, Reference};
 use crate::transfer::{self, Source};
 
-use super::access::{Access, Registries};
+use super::Access;
 use super::{Context, Error, inspect};
 
 /// What to pull.
@@ -43,8 +43,8 @@ pub struct PullReport {
 /// Pulls an image. Its name in the store moves when all of it is there.
 pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, Error> {
     let store = context.open()?;
-    let registries = Registries::new(&options.access, context)?;
-    let registry = registries.repository(&options.reference)?;
+    let registries = options.access.registries(context);
+    let registry = registries.open(&options.reference);
     let descriptor = registry.resolve(&options.reference)?;
     let document = registry.document(&descriptor)?;
     let platforms = match options.platforms.as_slice() {
@@ -67,7 +67,7 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
         if options.unpack && wanted {
             let config = inspect::read_config(&manifest.config, &store, &options.reference)?;
             let layers: Vec<_> = manifest.layers.iter().cloned().zip(config.diff_ids()).collect();
-            let trees = crate::build::Trees::new(&store, &store, context.report);
+            let trees = crate::build::Trees::new(&store, &registry, context.flavour()?, context.report.as_ref());
             unpacked += trees.unpack_all(&layers)?.len() as u64;
         }
     }
