@@ -1,6 +1,6 @@
-//! What a step finds in its environment. Everything that can reach a layer is the same on every
-//! machine; what is the host's (proxies, certificates) is named by constant paths or left to the
-//! transport.
+//! What a step finds in its environment besides what the plan says: the tree's own words for
+//! itself, and what is the machine's (proxies, certificates), under constant paths. None of it is in
+//! a key.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,17 @@ use crate::oci::Platform;
 
 /// Where the builder's own files lie for a step; a mount that never reaches a layer.
 pub(super) const SUPPORT: &str = "/run/ocibuild";
-/// Where the tools' caches lie; a mount that starts empty for every layer.
-pub(super) const CACHES: &str = "/var/cache/ocibuild";
 
-/// Variables of the host that say how to reach the network, in both spellings.
+/// Variables of the machine that say how to reach the network, in both spellings.
 const PROXIES: [&str; 8] = [
-    "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
 ];
 
 /// Variables by which tools find the certificates to trust; one is not enough, since each ecosystem
@@ -29,107 +34,54 @@ const TRUST: [&str; 8] = [
     "CONDA_SSL_VERIFY",
 ];
 
-/// What the environment of a layer's steps is made of.
-#[derive(Debug)]
-pub(super) struct Ingredients<'a> {
-    /// The image's own variables so far.
-    pub image: &'a [(String, String)],
-    /// The platform that is built.
-    pub platform: &'a Platform,
-    /// The recipe's arguments, by name.
-    pub args: &'a BTreeMap<String, String>,
-    /// What `/etc/os-release` says: `DISTRIBUTION`, `CODENAME`, `RELEASE`.
-    pub release: &'a BTreeMap<String, String>,
-    /// The layer's source date, in seconds since 1970.
-    pub source_date: i64,
-    /// The caller's environment, for its proxies.
-    pub host: &'a BTreeMap<String, String>,
-    /// Whether the host has certificates to trust.
-    pub trust: bool,
-}
+/// Variables of an image that are about its user, who is another in a step.
+const OF_THE_USER: [&str; 3] = ["HOME", "USER", "LOGNAME"];
 
-/// Returns the variables that all steps of a layer have; a step adds its own and `HOME`.
-pub(super) fn of_layer(from: &Ingredients<'_>) -> BTreeMap<String, String> {
-    let mut env: BTreeMap<String, String> = BTreeMap::new();
-    let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
-    set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    for (name, value) in from.image {
-        set(name, value);
+/// Completes a step's environment.
+pub(super) fn complete(
+    planned: BTreeMap<String, String>,
+    tree: Vec<(String, String)>,
+    machine: &BTreeMap<String, String>,
+    trust: bool,
+) -> BTreeMap<String, String> {
+    let mut env = planned;
+    for name in OF_THE_USER {
+        env.remove(name);
     }
-    for (name, value) in [
-        ("LC_ALL", "C.UTF-8"),
-        ("TZ", "UTC"),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("PYTHONHASHSEED", "0"),
-        ("FORCE_SOURCE_DATE", "1"),
-        ("npm_config_logs_max", "0"),
-        ("npm_config_update_notifier", "false"),
-        ("npm_config_fund", "false"),
-        ("npm_config_audit", "false"),
-        ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
-        ("PIP_ROOT_USER_ACTION", "ignore"),
-        ("GIT_TERMINAL_PROMPT", "0"),
-    ] {
-        set(name, value);
-    }
-    for (name, folder) in [
-        ("PIP_CACHE_DIR", "pip"),
-        ("npm_config_cache", "npm"),
-        ("CONDA_PKGS_DIRS", "conda"),
-        ("MAMBA_PKGS_DIRS", "conda"),
-        ("XDG_CACHE_HOME", "xdg"),
-        ("R_USER_CACHE_DIR", "r"),
-        ("R_PKG_CACHE_DIR", "r-pkg"),
-        ("UV_CACHE_DIR", "uv"),
-    ] {
-        set(name, &format!("{CACHES}/{folder}"));
-    }
-    set("SOURCE_DATE_EPOCH", &from.source_date.to_string());
-    set("ARCH", &from.platform.architecture);
-    set("MACHINE", from.platform.machine());
-    set("OCIBUILD_RECIPE", &format!("{SUPPORT}/recipe"));
-    for (name, value) in from.release {
-        set(name, value);
-    }
-    for (name, value) in from.args {
-        set(&name.to_uppercase().replace('-', "_"), value);
-    }
+    env.extend(tree);
     for name in PROXIES {
-        if let Some(value) = from.host.get(name) {
-            set(name, value);
+        if let Some(value) = machine.get(name) {
+            env.insert(name.to_owned(), value.clone());
         }
     }
-    if from.trust {
+    if trust {
         for name in TRUST {
-            set(name, &format!("{SUPPORT}/ca.crt"));
+            env.insert(name.to_owned(), format!("{SUPPORT}/ca.crt"));
         }
-        set("APT_CONFIG", &format!("{SUPPORT}/apt.conf"));
+        env.insert("APT_CONFIG".to_owned(), format!("{SUPPORT}/apt.conf"));
     }
     env
 }
-
-/// The folders below [`CACHES`] that must exist, each writable for everybody.
-pub(super) const CACHE_FOLDERS: [&str; 7] = ["pip", "npm", "conda", "xdg", "r", "r-pkg", "uv"];
 
 /// The file behind `APT_CONFIG`.
 pub(super) fn apt_conf() -> String {
     format!("Acquire::https::CaInfo \"{SUPPORT}/ca.crt\";\n")
 }
 
-/// The steps' `/etc/hosts`: loopback, the sandbox's own name, and what the host adds for its site.
-pub(super) fn hosts(of_host: &str) -> String {
+/// The steps' `/etc/hosts`: loopback, the sandbox's own name, and what the machine adds for its site.
+pub(super) fn hosts(of_machine: &str) -> String {
     let mut text = String::from(
         "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 ocibuild\n",
     );
-    for line in of_host.lines() {
+    for line in of_machine.lines() {
         let entry = line.split('#').next().unwrap_or("").trim();
         let address = entry.split_whitespace().next().unwrap_or("");
-        let of_the_machine = address.is_empty()
+        let of_itself = address.is_empty()
             || address.starts_with("127.")
             || address == "::1"
             || address.starts_with("fe00")
             || address.starts_with("ff0");
-        if !of_the_machine {
+        if !of_itself {
             text.push_str(entry);
             text.push('\n');
         }
@@ -137,35 +89,38 @@ pub(super) fn hosts(of_host: &str) -> String {
     text
 }
 
+/// Returns the machine that steps for a platform need.
+pub(super) fn is_native(platform: &Platform) -> bool {
+    platform.satisfies(&Platform::host())
+        // A 64-bit kernel of these runs the 32-bit programs too.
+        || (platform.architecture == "386" && Platform::host().architecture == "amd64")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
     #[test]
-    fn the_host_reaches_a_step_by_its_proxies_alone() {
-        let host: BTreeMap<String, String> = [
+    fn the_machine_reaches_a_step_by_its_proxies_alone() {
+        let machine = map(&[
             ("https_proxy", "http://proxy:3128"),
             ("LANG", "de_DE.UTF-8"),
-            ("TZ", "Europe/Berlin"),
             ("SSL_CERT_FILE", "/home/me/ca.pem"),
             ("SECRET", "x"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
-        let env = of_layer(&Ingredients {
-            image: &[("TZ".into(), "Etc/UTC".into()), ("CONDA_DIR".into(), "/opt/conda".into())],
-            platform: &Platform::linux("arm64"),
-            args: &[("r-version".to_owned(), "4.5".to_owned())].into(),
-            release: &BTreeMap::new(),
-            source_date: 7,
-            host: &host,
-            trust: true,
-        });
+        ]);
+        let planned = map(&[("HOME", "/home/jovyan"), ("CONDA_DIR", "/opt/conda")]);
+        let tree = vec![("CODENAME".to_owned(), "noble".to_owned())];
+        let env = complete(planned, tree, &machine, true);
         assert_eq!(env["https_proxy"], "http://proxy:3128");
         assert_eq!(env["SSL_CERT_FILE"], "/run/ocibuild/ca.crt");
-        assert_eq!((env["TZ"].as_str(), env["CONDA_DIR"].as_str()), ("UTC", "/opt/conda"));
-        assert_eq!((env["MACHINE"].as_str(), env["R_VERSION"].as_str()), ("aarch64", "4.5"));
-        assert!(!env.contains_key("SECRET") && !env.contains_key("LANG"));
+        assert_eq!((env["CODENAME"].as_str(), env["CONDA_DIR"].as_str()), ("noble", "/opt/conda"));
+        for absent in ["SECRET", "LANG", "HOME"] {
+            assert!(!env.contains_key(absent), "{absent}");
+        }
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! What a build can fail with.
 
-use std::io;
 use std::path::PathBuf;
 
 use super::place::PlaceError;
 use crate::fault::{Fault, Kind};
 use crate::oci::{Digest, Platform};
 use crate::sandbox::Outcome;
-use crate::{changes, disk, http, layer, oci, plan, rootfs, sandbox, store, transfer};
+use crate::{changes, disk, http, layer, oci, plan, recipe, rootfs, sandbox, store, transfer};
 
 /// A build that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +36,9 @@ pub enum Error {
     /// The plan.
     #[error(transparent)]
     Plan(#[from] plan::Error),
+    /// Staging a recipe's files.
+    #[error(transparent)]
+    Recipe(#[from] recipe::Error),
     /// Encoding what is hashed.
     #[error("cannot encode a document of the image")]
     Encode(#[from] oci::json::EncodeError),
@@ -142,20 +144,22 @@ pub enum PlaceOrFetch {
         /// What came.
         actual: Digest,
     },
-    /// Text with variables in braces that has no value here.
-    #[error(transparent)]
-    Text(#[from] plan::Error),
-    /// An owner that the image does not know.
-    #[error(transparent)]
-    Owner(#[from] sandbox::Error),
-    /// Reading or writing on the way.
-    #[error("cannot keep what `{url}` gave")]
-    Io {
+    /// An answer that is no file.
+    #[error("`{url}` answered with status {status}")]
+    Status {
         /// The address.
         url: String,
-        /// Why.
-        #[source]
-        source: io::Error,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Text with variables in braces that have no value here.
+    #[error(transparent)]
+    Text(#[from] plan::Missing),
+    /// An owner that the image does not know.
+    #[error("the image knows no `{owner}`")]
+    Owner {
+        /// The user, with the group.
+        owner: String,
     },
 }
 
@@ -231,7 +235,10 @@ impl Fault for Error {
                     "the file behind that address has changed: look at what it is now, and pin that".to_owned(),
                 ),
                 PlaceOrFetch::Fetch(error) => error.hint(),
-                PlaceOrFetch::Owner(error) => error.hint(),
+                PlaceOrFetch::Text(error) => error.hint(),
+                PlaceOrFetch::Owner { .. } => Some(
+                    "name one of its /etc/passwd and /etc/group, or a number".to_owned(),
+                ),
                 _ => None,
             },
             Error::Vanished { .. } | Error::Sidecar { .. } => Some("run the build again".to_owned()),

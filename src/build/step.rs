@@ -1,8 +1,9 @@
 //! The steps of one layer, in one tree.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,28 +11,26 @@ use std::time::Duration;
 use crate::disk::{self, At};
 use crate::http;
 use crate::oci::Hasher;
-use crate::plan::{Action, Layer, TreeFacts};
-use crate::report::{Event, Report, Stream};
+use crate::plan::{CACHES, Layer, OsRelease, Step};
+use crate::recipe::{self, Action, Pin};
+use crate::report::{Event, Stream, Task, Unit};
 use crate::rootfs::{Extras, Mounted, TreePath};
 use crate::sandbox::{self, Access, Cancel, Mount, Network, Outcome, Spec, What};
+use crate::text::User;
 
-use super::environment::{self, CACHES, SUPPORT};
+use super::environment::{self, SUPPORT};
 use super::error::{LastLines, PlaceOrFetch};
 use super::place::{Attributes, Placer};
-use super::{Error, Host};
+use super::{Error, Host, owner};
 
 /// How many lines of a step's output an error repeats.
 const LAST_LINES: usize = 20;
 /// How often the memory's fill is looked at while a step runs.
 const WATCH: Duration = Duration::from_millis(200);
-/// The most bytes of `/etc/os-release`, `/etc/passwd` and the like.
+/// The most bytes of `/etc/os-release`.
 const SMALL: u64 = 1 << 20;
-
-/// Paths that never reach a layer, with what is below them: mount points and the builder's files.
-pub(super) const EXCLUDED: [&str; 11] = [
-    "dev", "etc/hosts", "etc/resolv.conf", "proc", "run", "sys", "tmp", "var/cache/apt",
-    "var/cache/ocibuild", "var/lib/apt/lists", "var/tmp",
-];
+/// The folder of the steps' caches, below which each tool has its own.
+const CACHE_FOLDER: &str = "var/cache/ocibuild";
 
 /// Mounts in the layer's own scratch: where, the folder there, its mode.
 const SCRATCH: [(&str, &str, u32); 5] = [
@@ -39,8 +38,30 @@ const SCRATCH: [(&str, &str, u32); 5] = [
     ("var/tmp", "var-tmp", 0o1777),
     ("var/cache/apt", "apt-cache", 0o755),
     ("var/lib/apt/lists", "apt-lists", 0o755),
-    ("var/cache/ocibuild", "caches", 0o755),
+    (CACHE_FOLDER, "caches", 0o1777),
 ];
+
+/// Files that every step finds as the builder wants them, whatever the image has there.
+const FILES: [&str; 2] = ["etc/hosts", "etc/resolv.conf"];
+
+/// The sandbox's own mount points.
+const MOUNTS: [&str; 4] = ["dev", "proc", "run", "sys"];
+
+/// Returns the paths that never reach a layer, with what is below them.
+pub(super) fn excluded() -> Vec<PathBuf> {
+    SCRATCH.iter().map(|scratch| scratch.0).chain(FILES).chain(MOUNTS).map(PathBuf::from).collect()
+}
+
+/// Returns what a tree has besides its layers: the files and mount points of the steps.
+pub(super) fn extras(host: &Host<'_>) -> Extras {
+    let mut extras = Extras::default();
+    for (path, content) in FILES.into_iter().zip([&host.hosts, &host.resolv_conf]) {
+        extras.files.insert(TreePath::from(path), content.clone().into_bytes());
+    }
+    let folders = SCRATCH.iter().map(|scratch| scratch.0).chain(MOUNTS);
+    extras.folders.extend(folders.map(TreePath::from));
+    extras
+}
 
 /// How the steps of a layer went.
 pub(super) enum Run {
@@ -57,127 +78,76 @@ pub(super) struct Stage<'a> {
     pub tree: &'a Mounted,
     /// The layer's folder, beside the tree.
     pub folder: &'a Path,
-    /// The image's variables so far.
-    pub image_env: Vec<(String, String)>,
     /// Where all output goes too.
     pub log: PathBuf,
     /// Asked while a step runs; `true` stops it.
     pub is_full: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// What a layer's tree has besides its parents: the files and mount points of the steps.
-pub(super) fn extras(host: &Host<'_>) -> Extras {
-    let mut extras = Extras::default();
-    for (path, content) in [("etc/resolv.conf", &host.resolv_conf), ("etc/hosts", &host.hosts)] {
-        extras.files.insert(tree_path(path), content.clone().into_bytes());
-    }
-    for path in ["dev", "proc", "run", "sys"].into_iter().chain(SCRATCH.map(|scratch| scratch.0)) {
-        extras.folders.insert(tree_path(path));
-    }
-    extras
-}
-
-fn tree_path(path: &str) -> TreePath {
-    TreePath::from(path)
-}
-
 impl Stage<'_> {
     /// Runs every step of the layer.
-    pub(super) fn run(mut self) -> Result<Run, Error> {
+    pub(super) fn run(self) -> Result<Run, Error> {
         let mounts = self.prepare()?;
-        let placer = Placer::open(self.tree.merged()).map_err(|error| self.place_error("", error.into()))?;
-        let facts = self.facts(&placer)?;
+        let open = Placer::open(self.tree.merged());
+        let placer = open.map_err(|error| self.place_error("(tree)", error.into()))?;
+        let release = self.release(&placer)?;
         let mut log = BufWriter::new(File::create(&self.log).at("create", &self.log)?);
         let layer = self.layer;
         for step in &layer.steps {
-            if !step.when.matches(&facts) {
-                self.host.report.note(&format!(
-                    "{}/{}: not for {} {}", layer.name, step.name, facts.distribution, facts.codename
-                ));
+            if let Err(reason) = release.matches(&step.when) {
+                self.host.report.note(&format!("{}/{}: skipped, {reason}", layer.name, step.name));
                 continue;
             }
-            let action = step
-                .action
-                .resolve(&facts)
-                .map_err(|error| self.place_error(&step.name, error.into()))?;
             writeln!(log, "# {}", step.name).at("write", &self.log)?;
-            match action {
-                Action::Env(pairs) => {
-                    for (name, value) in pairs {
-                        set(&mut self.image_env, &name, &value);
-                    }
-                }
+            match &step.action {
+                // The plan has put it into the environment of the steps that follow.
+                Action::Env(_) => {}
                 Action::Run(run) => {
-                    let mut env = self.environment(&facts);
-                    env.extend(run.env);
-                    let spec = Spec {
-                        root: self.tree.merged().to_owned(),
-                        mounts: mounts.clone(),
-                        env,
-                        user: run.user,
-                        workdir: PathBuf::from(run.workdir),
-                        argv: run.argv,
-                        network: if run.network { Network::Host } else { Network::Off },
-                        hostname: Spec::HOSTNAME.to_owned(),
-                        timeout: run.timeout,
-                    };
-                    if let Some(early) = self.execute(&step.name, &run.title, &spec, &mut log)? {
+                    let spec = self.spec(run, &release, &mounts);
+                    let spec = spec.map_err(|error| self.place_error(&step.name, error))?;
+                    if let Some(early) = self.execute(step, &spec, &mut log)? {
                         return Ok(early);
                     }
                 }
-                Action::Copy(copy) => {
-                    let place = || -> Result<(), PlaceOrFetch> {
-                        let owner = self.owner(&copy.owner)?;
-                        let attributes = Attributes { mode: copy.mode, owner, time: layer.source_date };
-                        Ok(placer.copy(&layer.folder.join(&copy.from), &copy.to, attributes)?)
-                    };
-                    place().map_err(|error| self.place_error(&step.name, error))?;
-                }
-                Action::Fetch(fetch) => {
-                    self.fetch(&placer, &fetch).map_err(|error| self.place_error(&step.name, error))?;
-                }
+                Action::Copy(copy) => self
+                    .copy(&placer, copy, &release)
+                    .map_err(|error| self.place_error(&step.name, error))?,
+                Action::Fetch(fetch) => self
+                    .fetch(&placer, fetch, &release)
+                    .map_err(|error| self.place_error(&step.name, error))?,
             }
         }
         log.flush().at("write", &self.log)?;
         Ok(Run::Done)
     }
-}
 
-impl Stage<'_> {
     /// Makes the layer's scratch and the folder that steps see as [`SUPPORT`].
     fn prepare(&self) -> Result<Vec<Mount>, Error> {
         let mut mounts = Vec::new();
         for (target, name, mode) in SCRATCH {
             let source = self.folder.join(name);
             make_folder(&source, mode)?;
-            let access = Access::ReadWrite;
-            mounts.push(Mount { target: Path::new("/").join(target), what: What::Bind { source, access } });
+            let what = What::Bind { source, access: Access::ReadWrite };
+            mounts.push(Mount { target: Path::new("/").join(target), what });
         }
         // apt wants these to be there.
         make_folder(&self.folder.join("apt-cache/archives/partial"), 0o755)?;
         make_folder(&self.folder.join("apt-lists/partial"), 0o755)?;
-        for name in environment::CACHE_FOLDERS {
-            make_folder(&self.folder.join("caches").join(name), 0o1777)?;
+        for (_, path) in CACHES {
+            if let Some(name) = Path::new(path).file_name() {
+                make_folder(&self.folder.join("caches").join(name), 0o1777)?;
+            }
         }
         let support = self.folder.join("support");
         make_folder(&support, 0o755)?;
-        let staged = Placer::open(&support).and_then(|placer| {
-            let attributes = Attributes { mode: None, owner: (0, 0), time: self.layer.source_date };
-            for file in self.layer.files.paths() {
-                let to = format!("/recipe/{file}");
-                placer.copy_one(&self.layer.folder.join(file), Path::new(&to), attributes)?;
+        self.layer.files.stage(&self.layer.folder, &support.join("recipe"), self.layer.source_date)?;
+        if let Some(certificates) = &self.host.certificates {
+            for (name, bytes) in [("ca.crt", certificates.as_slice()), ("apt.conf", environment::apt_conf().as_bytes())] {
+                let path = support.join(name);
+                std::fs::write(&path, bytes).at("write", &path)?;
+                std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).at("set the mode of", &path)?;
             }
-            let mut write = |name: &str, bytes: &[u8]| {
-                placer.write(Path::new(name), attributes, |out| out.write_all(bytes))
-            };
-            if let Some(certificates) = &self.host.certificates {
-                write("/ca.crt", certificates)?;
-                write("/apt.conf", environment::apt_conf().as_bytes())?;
-            }
-            Ok(())
-        });
-        staged.map_err(|error| self.place_error("", error.into()))?;
-        make_folder(&support.join("recipe"), 0o755)?;
+        }
         let run = What::Memory { mode: 0o755, bytes: None };
         mounts.push(Mount { target: PathBuf::from("/run"), what: run });
         mounts.push(Mount { target: PathBuf::from("/run/lock"), what: What::Folder { mode: 0o1777 } });
@@ -187,38 +157,44 @@ impl Stage<'_> {
     }
 
     /// Reads what the tree says of itself.
-    fn facts(&self, placer: &Placer) -> Result<TreeFacts, Error> {
+    fn release(&self, placer: &Placer) -> Result<OsRelease, Error> {
         for path in ["/etc/os-release", "/usr/lib/os-release"] {
             let found = placer.read(Path::new(path), SMALL);
-            if let Some(bytes) = found.map_err(|error| self.place_error("", error.into()))? {
-                return Ok(TreeFacts::of_os_release(&String::from_utf8_lossy(&bytes)));
+            if let Some(bytes) = found.map_err(|error| self.place_error("(tree)", error.into()))? {
+                return Ok(OsRelease::parse(&String::from_utf8_lossy(&bytes)));
             }
         }
-        Ok(TreeFacts::default())
+        Ok(OsRelease::default())
     }
 
-    fn environment(&self, facts: &TreeFacts) -> BTreeMap<String, String> {
-        let release = [
-            ("DISTRIBUTION", &facts.distribution),
-            ("CODENAME", &facts.codename),
-            ("RELEASE", &facts.release),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.clone()));
-        environment::of_layer(&environment::Ingredients {
-            image: &self.image_env,
-            platform: &self.layer.platform,
-            args: &self.layer.args,
-            release: &release.into(),
-            source_date: self.layer.source_date,
-            host: self.host.env,
-            trust: self.host.certificates.is_some(),
+    fn spec(&self, run: &recipe::Run, release: &OsRelease, mounts: &[Mount]) -> Result<Spec, PlaceOrFetch> {
+        let mut env = std::collections::BTreeMap::new();
+        for (name, value) in &run.env {
+            env.insert(name.clone(), release.fill(value)?);
+        }
+        let trust = self.host.certificates.is_some();
+        let mut argv = run.program.command();
+        for argument in &run.args {
+            argv.push(release.fill(argument)?);
+        }
+        Ok(Spec {
+            root: self.tree.merged().to_owned(),
+            mounts: mounts.to_vec(),
+            env: environment::complete(env, release.environment(), self.host.env, trust),
+            user: run.user.to_string(),
+            workdir: PathBuf::from(release.fill(&run.workdir)?),
+            argv,
+            network: if run.network { Network::Host } else { Network::Off },
+            hostname: Spec::HOSTNAME.to_owned(),
+            timeout: run.timeout,
         })
     }
 
     /// Runs one program; `Some` when it had to be stopped for lack of memory.
-    fn execute(&self, step: &str, title: &str, spec: &Spec, log: &mut impl Write) -> Result<Option<Run>, Error> {
-        let (layer, report) = (self.layer.name.as_str(), self.host.report);
-        report.detail(&format!("{layer}/{step}: {title}"));
+    fn execute(&self, step: &Step, spec: &Spec, log: &mut impl Write) -> Result<Option<Run>, Error> {
+        let (layer, name, report) = (self.layer.name.as_str(), step.name.as_str(), self.host.report);
+        let title = spec.argv.join(" ");
+        report.detail(&format!("{layer}/{name}: {title}"));
         let mut last: VecDeque<String> = VecDeque::with_capacity(LAST_LINES);
         let mut log_error = None;
         let cancel = Cancel::default();
@@ -236,7 +212,7 @@ impl Stage<'_> {
             });
             let mut take = |stream: Stream, line: &[u8]| {
                 let text = String::from_utf8_lossy(line);
-                report.event(Event::Output { layer, step, stream, line: &text });
+                report.event(Event::Output { layer, step: name, stream, line: &text });
                 if let Err(error) = log.write_all(line).and_then(|()| log.write_all(b"\n")) {
                     log_error.get_or_insert(error);
                 }
@@ -263,11 +239,79 @@ impl Stage<'_> {
         log.flush().at("write", &self.log)?;
         Err(Error::Step {
             layer: layer.to_owned(),
-            step: step.to_owned(),
+            step: name.to_owned(),
             outcome,
-            output: LastLines { command: title.to_owned(), lines: last.into() },
+            output: LastLines { command: title, lines: last.into() },
             log: self.log.clone(),
         })
+    }
+
+    fn copy(&self, placer: &Placer, copy: &recipe::Copy, release: &OsRelease) -> Result<(), PlaceOrFetch> {
+        let attributes =
+            Attributes { mode: copy.mode, owner: self.owner(placer, &copy.owner)?, time: self.layer.source_date };
+        // The staged files, since their exec bits are those that the key was made of.
+        let from = self.folder.join("support/recipe").join(&copy.from);
+        placer.copy(&from, &release.fill(&copy.to)?, attributes)?;
+        Ok(())
+    }
+
+    fn fetch(&self, placer: &Placer, fetch: &recipe::Fetch, release: &OsRelease) -> Result<(), PlaceOrFetch> {
+        let url = release.fill(&fetch.url)?;
+        let mut to = release.fill(&fetch.to)?;
+        if to.ends_with('/') {
+            let path = url.split(['?', '#']).next().unwrap_or(&url);
+            to.push_str(path.rsplit('/').next().unwrap_or("download"));
+        }
+        let owner = self.owner(placer, &fetch.owner)?;
+        let attributes = Attributes { mode: Some(fetch.mode), owner, time: self.layer.source_date };
+        let mut response = self.host.client.send(&http::Request::get(&url)?)?;
+        if !response.status().is_success() {
+            return Err(PlaceOrFetch::Status { url, status: response.status().as_u16() });
+        }
+        let task = Task::start(self.host.report, format!("fetch {url}"), response.content_length(), Unit::Bytes);
+        let expected = match fetch.pin {
+            Pin::Any(digest) => Some(digest),
+            // A plan has chosen its platform's digest.
+            Pin::Arch { .. } | Pin::Unpinned => None,
+        };
+        let mut actual = None;
+        placer.write(Path::new(&to), attributes, |out| {
+            let mut hasher = Hasher::new();
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                let read = match response.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(read) => read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
+                hasher.update(&buffer[..read]);
+                out.write_all(&buffer[..read])?;
+                task.advance(read as u64);
+            }
+            let found = hasher.finish();
+            actual = Some(found);
+            match expected {
+                // The file has not got its name yet, and goes.
+                Some(expected) if expected != found => Err(io::Error::other("not what was pinned")),
+                _ => Ok(()),
+            }
+        })
+        .map_err(|error| match (expected, actual) {
+            (Some(expected), Some(actual)) if expected != actual => PlaceOrFetch::Pin { url, expected, actual },
+            _ => error.into(),
+        })?;
+        task.finish("done");
+        Ok(())
+    }
+
+    fn owner(&self, placer: &Placer, user: &User) -> Result<(u32, u32), PlaceOrFetch> {
+        let text = |path: &str| -> Result<String, PlaceOrFetch> {
+            let bytes = placer.read(Path::new(path), SMALL)?.unwrap_or_default();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        owner::resolve(user, &text("/etc/passwd")?, &text("/etc/group")?)
+            .ok_or_else(|| PlaceOrFetch::Owner { owner: user.to_string() })
     }
 
     fn place_error(&self, step: &str, source: PlaceOrFetch) -> Error {
@@ -276,15 +320,7 @@ impl Stage<'_> {
 }
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {
-    use std::os::unix::fs::PermissionsExt;
     disk::make_dirs(path)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).at("set the mode of", path)?;
     Ok(())
-}
-
-fn set(env: &mut Vec<(String, String)>, name: &str, value: &str) {
-    match env.iter_mut().find(|(has, _)| has == name) {
-        Some(pair) => value.clone_into(&mut pair.1),
-        None => env.push((name.to_owned(), value.to_owned())),
-    }
 }

@@ -1,16 +1,20 @@
 //! `show` and `list`: what images are made of.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::oci::{ConfigDocument, Descriptor, Digest, Document, HistoryEntry, Manifest, Platform, Reference, media_type};
 use crate::store::Store;
-use crate::transfer::{self, Source};
+use crate::transfer::{self, Source, Verify};
 
 use super::Access;
 use super::{Context, Error};
+
+/// The most bytes of a configuration that are read.
+const CONFIG_LIMIT: u64 = 16 << 20;
 
 /// What to show.
 #[derive(Clone, Debug)]
@@ -95,13 +99,15 @@ pub fn show(options: &ShowOptions, context: &Context<'_>) -> Result<ImageReport,
     let found = if options.remote { None } else { store.resolve(&options.reference)? };
     if let Some(descriptor) = found {
         let document = Source::document(&store, &descriptor)?;
-        return report(&options.reference, &document, options.platform.as_ref(), &store);
+        let here = manifests(&options.reference, &document, &store)?;
+        return report(options, &document, here, &store);
     }
     let registries = options.access.registries(context);
     let registry = registries.open(&options.reference);
     let descriptor = registry.resolve(&options.reference)?;
     let document = registry.document(&descriptor)?;
-    report(&options.reference, &document, options.platform.as_ref(), &registry)
+    let all = manifests_of(&options.reference, &document, &registry, &|_| true)?;
+    report(options, &document, all, &registry)
 }
 
 /// Lists the store's images by name.
@@ -126,11 +132,21 @@ pub fn list(context: &Context<'_>) -> Result<Vec<ListedReport>, Error> {
     Ok(images)
 }
 
-/// Returns the image manifests below a document that can be had, with the entries that lead there.
+/// Returns the image manifests below a document of the store that are there, with the entries that
+/// lead to them.
 pub(super) fn manifests(
     reference: &Reference,
     document: &Document,
+    store: &Store,
+) -> Result<Vec<(Descriptor, Manifest)>, Error> {
+    manifests_of(reference, document, store, &|entry| store.has_whole(entry))
+}
+
+fn manifests_of(
+    reference: &Reference,
+    document: &Document,
     source: &dyn Source,
+    is_here: &dyn Fn(&Descriptor) -> bool,
 ) -> Result<Vec<(Descriptor, Manifest)>, Error> {
     let damaged = |source| Error::Damaged { reference: reference.to_string(), source };
     if !document.is_index() {
@@ -143,27 +159,26 @@ pub(super) fn manifests(
         if !real || !media_type::is_manifest(&entry.media_type) {
             continue;
         }
-        match source.document(&entry) {
-            Ok(child) => found.push((entry, child.manifest().map_err(damaged)?)),
-            // A pull of one platform leaves the others behind.
-            Err(error) if error.is_absent() => {}
-            Err(error) => return Err(error.into()),
+        // A pull of one platform leaves the others behind.
+        if is_here(&entry) {
+            found.push((entry.clone(), source.document(&entry)?.manifest().map_err(damaged)?));
         }
     }
     Ok(found)
 }
 
 fn report(
-    reference: &Reference,
+    options: &ShowOptions,
     document: &Document,
-    only: Option<&Platform>,
+    manifests: Vec<(Descriptor, Manifest)>,
     source: &dyn Source,
 ) -> Result<ImageReport, Error> {
+    let ShowOptions { reference, platform: only, .. } = options;
     let mut platforms = Vec::new();
-    for (entry, manifest) in manifests(reference, document, source)? {
+    for (entry, manifest) in manifests {
         let config = read_config(&manifest.config, source, reference)?;
         let platform = entry.platform.clone().unwrap_or_else(|| config.platform());
-        if only.is_some_and(|only| !platform.satisfies(only)) {
+        if only.as_ref().is_some_and(|only| !platform.satisfies(only)) {
             continue;
         }
         platforms.push(describe(platform, &entry, &manifest, &config));
@@ -182,7 +197,12 @@ pub(super) fn read_config(
     source: &dyn Source,
     reference: &Reference,
 ) -> Result<ConfigDocument, Error> {
-    let bytes = transfer::read_small(source, descriptor)?;
+    let mut bytes = Vec::new();
+    let stream = source.blob(descriptor, 0)?;
+    Verify::new(stream, descriptor)
+        .take(CONFIG_LIMIT)
+        .read_to_end(&mut bytes)
+        .map_err(|error| transfer::Error::of_stream(descriptor.digest, error))?;
     ConfigDocument::read(&bytes)
         .map_err(|source| Error::Config { reference: reference.to_string(), source })
 }

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use crate::oci::{Digest, Platform, Reference};
+use crate::build::Trees;
+use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
 use crate::transfer::{self, Source};
 
-use super::Access;
-use super::{Context, Error, inspect};
+use super::{Access, Context, Error, inspect};
 
 /// What to pull.
 #[derive(Clone, Debug)]
@@ -52,26 +52,26 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
         [] => None,
         named => Some(named.to_vec()),
     };
-    let copy = transfer::Options { jobs: options.jobs, platforms: platforms.clone(), ..transfer::Options::default() };
-    let name = options.reference.to_string();
-    let summary = transfer::copy(&registry, &store, &document, &[name], &copy, context.report.as_ref())?;
-
+    // Unpacking takes the blobs into the store on the way, so it comes first.
     let mut unpacked = 0;
-    let repository = options.reference.clone();
-    let mut digests = Vec::new();
-    for (entry, manifest) in inspect::manifests(&options.reference, &document, &store)? {
-        digests.extend(manifest.layers.iter().map(|layer| layer.digest));
-        let wanted = platforms.as_ref().is_none_or(|wanted| {
-            entry.platform.as_ref().is_none_or(|has| wanted.iter().any(|platform| has.satisfies(platform)))
-        });
-        if options.unpack && wanted {
-            let config = inspect::read_config(&manifest.config, &store, &options.reference)?;
+    if options.unpack {
+        for entry in chosen(&document, platforms.as_deref())? {
+            let damaged = |source| Error::Damaged { reference: options.reference.to_string(), source };
+            let manifest = registry.document(&entry)?.manifest().map_err(damaged)?;
+            let config = inspect::read_config(&manifest.config, &registry, &options.reference)?;
             let layers: Vec<_> = manifest.layers.iter().cloned().zip(config.diff_ids()).collect();
-            let trees = crate::build::Trees::new(&store, &registry, context.flavour()?, context.report.as_ref());
+            let trees = Trees::new(&store, &registry, context.flavour()?, context.report.as_ref());
             unpacked += trees.unpack_all(&layers)?.len() as u64;
         }
     }
-    store.add_origins(&digests, &repository)?;
+    let copy = transfer::Options { jobs: options.jobs, platforms, ..transfer::Options::default() };
+    let name = options.reference.to_string();
+    let summary = transfer::copy(&registry, &store, &document, &[name], &copy, context.report.as_ref())?;
+    let mut digests = Vec::new();
+    for (_, manifest) in inspect::manifests(&options.reference, &document, &store)? {
+        digests.extend(manifest.layers.iter().map(|layer| layer.digest));
+    }
+    store.add_origins(&digests, &options.reference)?;
     Ok(PullReport {
         reference: options.reference.clone(),
         digest: document.digest(),
@@ -80,4 +80,13 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
         existed: summary.existed,
         unpacked,
     })
+}
+
+/// Returns the manifests of a document that a choice of platforms takes.
+fn chosen(document: &Document, platforms: Option<&[Platform]>) -> Result<Vec<Descriptor>, Error> {
+    if !document.is_index() {
+        return Ok(vec![document.descriptor()]);
+    }
+    let index = document.index().map_err(transfer::Error::from)?;
+    Ok(transfer::select(document.digest(), &index, platforms)?)
 }

@@ -1,0 +1,326 @@
+//! Makes one layer: parents to a tree, steps over it, changes, rules, and the layer's digest; its
+//! compression is left as a job to be run beside the next layer.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::changes::{self, Change, Kind};
+use crate::disk::{self, At};
+use crate::layer::{self, Profile, normalise};
+use crate::oci::{Descriptor, Digest};
+use crate::plan::{Layer, Plan};
+use crate::report::{Report, Task, Unit};
+use crate::rootfs::{self, Ledger, Lower};
+use crate::store::{Run, Store};
+
+use super::step::{self, Stage};
+use super::trees::{LayerId, Trees};
+use super::workplace::Workplace;
+use super::{Base, Error, HomeFiles, Options};
+
+/// How many of the paths below home a warning names.
+const NAMED: usize = 5;
+
+/// A layer that is made but for its blob.
+pub(super) struct Made<'a> {
+    pub diff_id: Option<Digest>,
+    pub home: HomeFiles,
+    /// What gives the blob; `None` for a layer that is empty.
+    pub pack: Option<Pack<'a>>,
+}
+
+/// The layers below the next one.
+enum Parent {
+    /// In the store.
+    Stored(LayerId),
+    /// The upper folder of a layer that this build has made.
+    Fresh(PathBuf),
+}
+
+/// Makes the layers of one platform, one on the other.
+pub(super) struct Maker<'a> {
+    plan: &'a Plan,
+    store: &'a Store,
+    options: &'a Options<'a>,
+    parents: Vec<Parent>,
+    home: String,
+    /// Made with the first layer that has to be made; declared before `run`, so that it goes first.
+    workplace: Option<Workplace>,
+    run: Option<Run>,
+    on_disk: bool,
+}
+
+impl<'a> Maker<'a> {
+    pub(super) fn new(plan: &'a Plan, base: &Base, store: &'a Store, options: &'a Options<'a>) -> Maker<'a> {
+        Maker {
+            plan,
+            store,
+            options,
+            parents: base.layers().into_iter().map(Parent::Stored).collect(),
+            home: home_of(plan, base),
+            workplace: None,
+            run: None,
+            on_disk: false,
+        }
+    }
+
+    /// Takes a layer that was found by its key as the next parent.
+    pub(super) fn found(&mut self, diff_id: Option<Digest>, blob: Option<&Descriptor>) {
+        if let (Some(diff_id), Some(blob)) = (diff_id, blob) {
+            self.parents.push(Parent::Stored((blob.clone(), diff_id)));
+        }
+    }
+
+    /// Makes the next layer. One that the memory is too small for is begun again on disk.
+    pub(super) fn make(&mut self, layer: &Layer, key: &Digest) -> Result<Made<'a>, Error> {
+        let lowers = self.lowers()?;
+        let last = self.plan.layers.last().is_some_and(|last| last.name == layer.name);
+        loop {
+            if let Some(made) = self.attempt(layer, key, &lowers, last)? {
+                return Ok(made);
+            }
+            self.options.host.report.note(&format!(
+                "{}: too large for the memory that is free; once more on disk", layer.name
+            ));
+            self.on_disk = true;
+        }
+    }
+
+    /// Returns the parents as trees, having unpacked what is not.
+    fn lowers(&self) -> Result<Vec<Lower>, Error> {
+        let stored: Vec<LayerId> = self
+            .parents
+            .iter()
+            .filter_map(|parent| match parent {
+                Parent::Stored(id) => Some(id.clone()),
+                Parent::Fresh(_) => None,
+            })
+            .collect();
+        let trees = Trees::new(
+            self.store,
+            self.options.elsewhere,
+            self.options.mode.flavour(),
+            self.options.host.report,
+        );
+        let mut unpacked = trees.unpack_all(&stored)?.into_iter();
+        Ok(self
+            .parents
+            .iter()
+            .filter_map(|parent| match parent {
+                Parent::Stored(_) => unpacked.next(),
+                Parent::Fresh(upper) => Some(Lower { tree: upper.clone(), sidecar: None }),
+            })
+            .collect())
+    }
+
+    fn workplace(&mut self) -> Result<&mut Workplace, Error> {
+        let report = self.options.host.report;
+        let run = match &mut self.run {
+            Some(run) => run,
+            none => none.insert(self.store.begin_run(report)?),
+        };
+        Ok(match &mut self.workplace {
+            Some(workplace) => workplace,
+            none => none.insert(Workplace::new(run.path(), self.options.scratch, report)?),
+        })
+    }
+
+    /// Runs the steps and finds what they changed; `None` when the memory was too small.
+    fn attempt(&mut self, layer: &Layer, key: &Digest, lowers: &[Lower], last: bool) -> Result<Option<Made<'a>>, Error> {
+        let on_disk = self.on_disk;
+        let report = self.options.host.report;
+        let log = self.store.logs().join(format!("{}-{}.log", layer.name, &key.hex()[..12]));
+        let (folder, in_memory) = self.workplace()?.folder(on_disk)?;
+        let space = folder.join("tree");
+        disk::make_dirs(&space)?;
+        let tree = rootfs::mount(lowers, &space, &step::extras(self.options.host))?;
+        let start = file_clock(&folder)?;
+        let workplace = &*self.workplace()?;
+        let stage = Stage {
+            layer,
+            host: self.options.host,
+            tree: &tree,
+            folder: &folder,
+            log,
+            is_full: &|| in_memory && workplace.is_nearly_full(),
+        };
+        if let step::Run::OutOfMemory = stage.run()? {
+            drop(tree);
+            rootfs::remove_tree(&folder)?;
+            return Ok(None);
+        }
+        let times = normalise::Times { start, end: file_clock(&folder)?, source_date: layer.source_date };
+        clear_scratch(&folder)?;
+
+        let excluded = step::excluded();
+        let without = layer.without_rules.iter().cloned().collect();
+        let raw = changes::from_upper(tree.upper(), tree.parent(), &excluded)?;
+        let applied = normalise::normalise(tree.merged(), &raw, &without, &times)?;
+        for (rule, count) in applied {
+            report.detail(&format!("{}: the rule `{rule}` touched {count} paths", layer.name));
+        }
+        // Both views are of one file system whose changed paths the rules have changed again.
+        let changes = changes::from_upper(tree.upper(), tree.parent(), &excluded)?;
+        let home = below_home(tree.upper(), &self.home, &changes)?;
+        let upper = tree.unmount()?;
+        if changes.is_empty() {
+            return Ok(Some(Made { diff_id: None, home, pack: None }));
+        }
+        self.parents.push(Parent::Fresh(upper.clone()));
+        let pack = Pack {
+            layer: layer.name.clone(),
+            upper,
+            changes,
+            store: self.store,
+            profile: self.options.profile,
+            threads: self.options.threads,
+            expected: None,
+            report,
+        };
+        Ok(Some(if last { pack.now(home)? } else { pack.measure(home)? }))
+    }
+}
+
+/// Returns the folder that a volume covers at run time: `HOME` where the image says it, else its
+/// working folder if that is somebody's home.
+fn home_of(plan: &Plan, base: &Base) -> String {
+    let env = base.config.env();
+    let said = plan.config.env.iter().chain(&env).find(|(name, _)| name == "HOME");
+    let workdir = plan.config.workdir.as_deref().unwrap_or(base.config.working_dir());
+    match said {
+        Some((_, home)) => home.clone(),
+        None if workdir.starts_with("/home/") => workdir.to_owned(),
+        None => String::new(),
+    }
+}
+
+/// Reads the clock of a folder's file system, which is the one that times of files come from.
+fn file_clock(folder: &Path) -> Result<i64, Error> {
+    let path = folder.join("clock");
+    fs::write(&path, b"").at("write", &path)?;
+    Ok(fs::metadata(&path).at("look at", &path)?.mtime())
+}
+
+/// Frees what the steps left in the layer's scratch; the tree stays, the next layer stands on it.
+fn clear_scratch(folder: &Path) -> Result<(), Error> {
+    for name in disk::list(folder)? {
+        if name != "tree" {
+            rootfs::remove_tree(&folder.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds what a layer leaves below the image's home folder.
+fn below_home(upper: &Path, home: &str, changes: &[Change]) -> Result<HomeFiles, Error> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut found = HomeFiles::default();
+    let home = home.trim_matches('/');
+    if home.is_empty() {
+        return Ok(found);
+    }
+    let prefix = format!("{home}/").into_bytes();
+    for change in changes.iter().filter(|change| change.kind == Kind::Present && change.path.starts_with(&prefix)) {
+        let path = upper.join(std::ffi::OsStr::from_bytes(&change.path));
+        let metadata = fs::symlink_metadata(&path).at("look at", &path)?;
+        if metadata.is_dir() {
+            continue;
+        }
+        found.count += 1;
+        found.bytes += metadata.len();
+        if found.paths.len() < NAMED {
+            found.paths.push(format!("/{}", String::from_utf8_lossy(&change.path)));
+        }
+    }
+    Ok(found)
+}
+
+/// A layer's way from its tree into a blob of the store.
+pub(super) struct Pack<'a> {
+    layer: String,
+    upper: PathBuf,
+    changes: Vec<Change>,
+    store: &'a Store,
+    profile: Profile,
+    threads: usize,
+    /// What the first pass gave.
+    expected: Option<Digest>,
+    report: &'a dyn Report,
+}
+
+impl<'a> Pack<'a> {
+    /// Compresses at once, in the one pass that also gives the diff id.
+    fn now(self, home: HomeFiles) -> Result<Made<'a>, Error> {
+        let (diff_id, _) = self.compress()?;
+        let pack = Pack { expected: Some(diff_id), ..self };
+        Ok(Made { diff_id: Some(diff_id), home, pack: Some(pack) })
+    }
+
+    /// Hashes only, so that the next layer can begin.
+    fn measure(self, home: HomeFiles) -> Result<Made<'a>, Error> {
+        let (diff_id, _) = layer::measure(|out| {
+            layer::write_tar(&self.upper, &self.changes, &Ledger::default(), out)
+        })?;
+        let pack = Pack { expected: Some(diff_id), ..self };
+        Ok(Made { diff_id: Some(diff_id), home, pack: Some(pack) })
+    }
+
+    /// Returns the layer's blob, making it where the store has none of this diff id.
+    pub(super) fn run(self) -> Result<Descriptor, Error> {
+        if let Some(diff_id) = &self.expected
+            && let Some(blob) = self.store.blob_for(diff_id, self.profile.name())?
+        {
+            return Ok(blob);
+        }
+        let (diff_id, blob) = self.compress()?;
+        match self.expected {
+            Some(first) if first != diff_id => {
+                Err(Error::Unstable { layer: self.layer.clone(), first, second: diff_id })
+            }
+            _ => Ok(blob),
+        }
+    }
+
+    fn compress(&self) -> Result<(Digest, Descriptor), Error> {
+        let task = Task::start(self.report, format!("compress {}", self.layer), None, Unit::Bytes);
+        let mut writer = self.store.raw_writer()?;
+        let packed = layer::pack(
+            self.profile,
+            self.threads,
+            |out| {
+                let mut counted = Counted { out, task: &task };
+                layer::write_tar(&self.upper, &self.changes, &Ledger::default(), &mut counted)
+            },
+            &mut writer,
+        )?;
+        writer.commit_hashed(packed.digest, packed.size)?;
+        let blob = Descriptor::new(self.profile.media_type(), packed.digest, packed.size);
+        self.store.remember_blob(&packed.diff_id, self.profile.name(), &blob)?;
+        task.finish("done");
+        Ok((packed.diff_id, blob))
+    }
+}
+
+struct Counted<'a, 't> {
+    out: &'a mut dyn std::io::Write,
+    task: &'a Task<'t>,
+}
+
+impl std::io::Write for Counted<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.out.write_all(bytes)?;
+        self.task.advance(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
