@@ -29,3 +29,4 @@ pub mod recipe;
 
 // Work and verbs.
 pub mod build;
+pub mod ops;

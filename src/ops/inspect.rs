@@ -197,13 +197,23 @@ pub(super) fn read_config(
     source: &dyn Source,
     reference: &Reference,
 ) -> Result<ConfigDocument, Error> {
+    parse_config(&read_config_bytes(descriptor, source)?, reference)
+}
+
+/// Reads a configuration blob's bytes, verified.
+pub(super) fn read_config_bytes(descriptor: &Descriptor, source: &dyn Source) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let stream = source.blob(descriptor, 0)?;
     Verify::new(stream, descriptor)
         .take(CONFIG_LIMIT)
         .read_to_end(&mut bytes)
         .map_err(|error| transfer::Error::of_stream(descriptor.digest, error))?;
-    ConfigDocument::read(&bytes)
+    Ok(bytes)
+}
+
+/// Reads a configuration.
+pub(super) fn parse_config(bytes: &[u8], reference: &Reference) -> Result<ConfigDocument, Error> {
+    ConfigDocument::read(bytes)
         .map_err(|source| Error::Config { reference: reference.to_string(), source })
 }
 

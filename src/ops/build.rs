@@ -1,0 +1,400 @@
+//! `build` and its plan: a definition, platform by platform, into the store; the index when all
+//! platforms that the definition names are there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::build::{self, Built, Host, Trees};
+use crate::definition::{self, Definition};
+use crate::http;
+use crate::layer::{Profile, normalise};
+use crate::oci::{Descriptor, Digest, Document, Index, Platform, Reference};
+use crate::plan::{self, Inputs, Ownership, Plan, Rules, Sources};
+use crate::store::Store;
+
+use super::access::Origins;
+use super::base::Found;
+use super::{Access, Context, Error, base, publish};
+
+/// What to build, and how.
+#[derive(Clone, Debug)]
+pub struct BuildOptions {
+    /// Definitions: names in `manifests/`, or paths.
+    pub names: Vec<String>,
+    /// The folder that they are looked for from.
+    pub folder: PathBuf,
+    /// The platforms; none is all that a definition names.
+    pub platforms: Vec<Platform>,
+    /// Ask the registry for the base even where the store has it.
+    pub always_pull: bool,
+    /// Run every step.
+    pub no_cache: bool,
+    /// Layers to make anew.
+    pub refresh: Vec<String>,
+    /// How to reach registries.
+    pub access: Access,
+}
+
+/// What was built.
+#[derive(Clone, Debug, Serialize)]
+pub struct BuildReport {
+    /// The definition.
+    pub name: String,
+    /// The image's name in the store.
+    pub image: Reference,
+    /// The index's digest; with only some of the platforms, the first one's manifest's.
+    pub digest: Digest,
+    /// Whether the index is complete and named.
+    pub complete: bool,
+    /// One entry a platform that was built.
+    pub platforms: Vec<PlatformReport>,
+}
+
+impl BuildReport {
+    /// Tells whether platforms are missing, so that only `push --by-digest` is possible.
+    pub fn is_partial(&self) -> bool {
+        !self.complete
+    }
+}
+
+/// One platform that was built.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlatformReport {
+    /// The platform.
+    pub platform: Platform,
+    /// Its manifest.
+    pub manifest: Digest,
+    /// The recipes' layers, from the bottom up.
+    pub layers: Vec<LayerReport>,
+}
+
+/// One recipe's layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// The recipe.
+    pub name: String,
+    /// What it was looked for under.
+    pub key: Digest,
+    /// The digest before compression; `None` when the recipe changed nothing.
+    pub diff_id: Option<Digest>,
+    /// The blob.
+    pub digest: Option<Digest>,
+    /// Its bytes.
+    pub size: u64,
+    /// Whether it was there already.
+    pub cached: bool,
+}
+
+/// What would be done for a definition.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanReport {
+    /// The definition.
+    pub name: String,
+    /// The image's name.
+    pub image: Reference,
+    /// Where else it goes.
+    pub also: Vec<Reference>,
+    /// One entry a platform.
+    pub platforms: Vec<PlatformPlan>,
+    /// What the user should look at.
+    pub warnings: Vec<String>,
+}
+
+/// What would be done for a platform.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlatformPlan {
+    /// The platform.
+    pub platform: Platform,
+    /// The base, by digest.
+    pub base: Reference,
+    /// The recipes' layers, from the bottom up.
+    pub layers: Vec<LayerPlan>,
+    /// Bytes of the base that would have to be fetched.
+    pub fetch_bytes: u64,
+    /// About how much disk the build needs: blobs to fetch, and trees to unpack.
+    pub disk_bytes: u64,
+    /// The whole plan.
+    pub plan: Plan,
+}
+
+/// What would be done for a layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerPlan {
+    /// The recipe.
+    pub name: String,
+    /// What it is looked for under; unknown above a layer that has yet to be made.
+    pub key: Option<Digest>,
+    /// `cached`, `to be made`, or `depends on the layer below`.
+    pub state: String,
+    /// How many steps it has.
+    pub steps: usize,
+    /// What is not done, and why.
+    pub switched_off: Vec<String>,
+}
+
+/// About how much larger a layer is unpacked than compressed.
+const EXPANSION: u64 = 3;
+
+/// The pieces that planning and building share.
+struct Job {
+    sources: Sources,
+    found: Found,
+    platforms: Vec<(Plan, build::Base)>,
+}
+
+fn job(name: &str, options: &BuildOptions, store: &Store, context: &Context<'_>) -> Result<Job, Error> {
+    let sources = load(name, options)?;
+    let definition = &sources.definition;
+    let registries = options.access.registries(context);
+    let found = base::find(&definition.base, options.always_pull, store, &registries, context)?;
+    let chosen = if options.platforms.is_empty() { &definition.platforms } else { &options.platforms };
+    let names: Vec<&str> = normalise::RULES.iter().map(|rule| rule.name).collect();
+    let mut platforms = Vec::new();
+    for platform in chosen {
+        // One that the definition does not name is refused before its base is looked for.
+        check_platform(definition, platform)?;
+        let (base, manifest) = found.platform(platform, store)?;
+        let plan = plan::plan(
+            &sources,
+            &Inputs {
+                platform,
+                base: &base.config,
+                base_digest: Some(found.digest()),
+                base_manifest: Some(manifest),
+                source_date_epoch: source_date_epoch(context)?,
+                rules: Rules { version: normalise::VERSION, names: &names },
+            },
+        )?;
+        platforms.push((plan, base));
+    }
+    Ok(Job { sources, found, platforms })
+}
+
+fn check_platform(definition: &Definition, platform: &Platform) -> Result<(), Error> {
+    if definition.platforms.contains(platform) {
+        return Ok(());
+    }
+    Err(plan::Error::Platform {
+        name: definition.name.clone(),
+        platform: platform.clone(),
+        known: definition.platforms.clone(),
+    }
+    .into())
+}
+
+/// Reads a definition and its recipes.
+pub(super) fn load(name: &str, options: &BuildOptions) -> Result<Sources, Error> {
+    let path = definition::find(name, &options.folder)?;
+    Ok(Sources::load(&path).map_err(plan::Error::from)?)
+}
+
+fn source_date_epoch(context: &Context<'_>) -> Result<Option<i64>, Error> {
+    match context.env.get("SOURCE_DATE_EPOCH") {
+        None => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            Error::Usage(format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds since 1970"))
+        }),
+    }
+}
+
+/// Tells what [`build()`] would do; of a registry, only the base's documents are asked for.
+pub fn plan(options: &BuildOptions, context: &Context<'_>) -> Result<Vec<PlanReport>, Error> {
+    let store = context.open()?;
+    options.names.iter().map(|name| plan_one(name, options, &store, context)).collect()
+}
+
+fn plan_one(name: &str, options: &BuildOptions, store: &Store, context: &Context<'_>) -> Result<PlanReport, Error> {
+    let Job { sources, found, platforms } = job(name, options, store, context)?;
+    let definition = &sources.definition;
+    let profile = profile(definition)?;
+    let mut warnings = BTreeSet::new();
+    let mut reports = Vec::new();
+    for (plan, base) in platforms {
+        warnings.extend(plan.warnings.iter().cloned());
+        let mut parents = Some(base.config.diff_ids());
+        let mut layers = Vec::new();
+        for layer in &plan.layers {
+            let key = match &parents {
+                Some(parents) => Some(plan::key(&plan, layer, parents, Ownership::Kept)?),
+                None => None,
+            };
+            let anew = options.no_cache || options.refresh.contains(&layer.name);
+            let cached = match (&key, anew) {
+                (Some(key), false) => store.cached(key)?,
+                _ => None,
+            };
+            let usable = match cached.as_ref().map(|cached| cached.diff_id) {
+                None => false,
+                Some(None) => true,
+                Some(Some(diff_id)) => store.blob_for(&diff_id, profile.name())?.is_some(),
+            };
+            let state = match (&key, usable) {
+                (_, true) => "cached",
+                (Some(_), false) => "to be made",
+                (None, false) => "depends on the layer below",
+            };
+            if let (Some(parents), Some(cached), true) = (&mut parents, &cached, usable) {
+                parents.extend(cached.diff_id);
+            } else {
+                parents = None;
+            }
+            layers.push(LayerPlan {
+                name: layer.name.clone(),
+                key,
+                state: state.to_owned(),
+                steps: layer.steps.len(),
+                switched_off: layer.off.iter().map(|off| format!("{}: {}", off.name, off.reason)).collect(),
+            });
+        }
+        let (mut fetch_bytes, mut disk_bytes) = (0, 0);
+        if layers.iter().any(|layer| layer.state != "cached") {
+            let flavour = context.mode.map_or_else(|| "root".to_owned(), crate::sandbox::Mode::flavour);
+            let trees = Trees::new(store, store, flavour, context.report.as_ref());
+            let needed = base.layers();
+            fetch_bytes = trees.missing(&needed)?;
+            disk_bytes = fetch_bytes + trees.to_unpack(&needed)? * EXPANSION;
+        }
+        reports.push(PlatformPlan {
+            platform: plan.platform.clone(),
+            base: base.reference.at(found.digest()),
+            layers,
+            fetch_bytes,
+            disk_bytes,
+            plan,
+        });
+    }
+    Ok(PlanReport {
+        name: definition.name.clone(),
+        image: definition.image.clone(),
+        also: definition.destinations().into_iter().filter(|name| *name != definition.image).collect(),
+        platforms: reports,
+        warnings: warnings.into_iter().collect(),
+    })
+}
+
+fn profile(definition: &Definition) -> Result<Profile, Error> {
+    let algorithm = definition.compression.name();
+    Profile::of_algorithm(algorithm)
+        .ok_or_else(|| Error::Usage(format!("no compression profile is known for `{algorithm}`")))
+}
+
+/// Builds one definition into the store. To be called inside the namespace.
+pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildReport, Error> {
+    let [name] = options.names.as_slice() else {
+        return Err(Error::Usage("build one definition at a time".to_owned()));
+    };
+    let store = context.open()?;
+    let Job { sources, platforms, .. } = job(name, options, &store, context)?;
+    let definition = &sources.definition;
+    let refresh: BTreeSet<String> = options.refresh.iter().cloned().collect();
+    check_refresh(&refresh, &sources)?;
+    let registries = options.access.registries(context);
+    let client = http::Client::new(http::Config::from_env(context.env).reporting_to(context.report.clone()));
+    let host = Host::new(context.env, client, context.report.as_ref());
+    let mut built = Vec::new();
+    for (plan, base) in &platforms {
+        for warning in &plan.warnings {
+            context.report.warning(warning);
+        }
+        let origins = Origins::new(&store, &registries, &base.manifest.layers)?;
+        let how = build::Options {
+            mode: context.mode()?,
+            profile: profile(definition)?,
+            threads: context.threads,
+            scratch: context.scratch,
+            no_cache: options.no_cache,
+            refresh: &refresh,
+            elsewhere: &origins,
+            host: &host,
+        };
+        built.push(build::build(plan, base, &store, &how)?);
+    }
+    let manifests: Vec<Descriptor> = built.iter().map(|one| one.manifest.clone()).collect();
+    let (digest, complete) = name_image(definition, &manifests, &store)?;
+    Ok(BuildReport {
+        name: definition.name.clone(),
+        image: definition.image.clone(),
+        digest,
+        complete,
+        platforms: built.iter().map(report).collect(),
+    })
+}
+
+fn check_refresh(refresh: &BTreeSet<String>, sources: &Sources) -> Result<(), Error> {
+    for name in refresh {
+        if !sources.recipes.iter().any(|recipe| recipe.name == *name) {
+            let known: Vec<&String> = sources.recipes.iter().map(|recipe| &recipe.name).collect();
+            return Err(Error::Usage(format!(
+                "`{}` has no layer `{name}` to refresh, only {}",
+                sources.definition.name,
+                crate::fault::list_of(&known)
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn report(built: &Built) -> PlatformReport {
+    PlatformReport {
+        platform: built.manifest.platform.clone().unwrap_or_else(Platform::host),
+        manifest: built.manifest.digest,
+        layers: built
+            .layers
+            .iter()
+            .map(|layer| LayerReport {
+                name: layer.name.clone(),
+                key: layer.key,
+                diff_id: layer.diff_id,
+                digest: layer.blob.as_ref().map(|blob| blob.digest),
+                size: layer.blob.as_ref().map_or(0, |blob| blob.size),
+                cached: layer.cached,
+            })
+            .collect(),
+    }
+}
+
+/// Gives a build its name: the index where all platforms are there, else a note of each that is.
+pub(super) fn name_image(
+    definition: &Definition,
+    manifests: &[Descriptor],
+    store: &Store,
+) -> Result<(Digest, bool), Error> {
+    let image = &definition.image;
+    let also = definition.destinations();
+    let also: Vec<String> = also.iter().filter(|name| *name != image).map(ToString::to_string).collect();
+    let noted = |descriptor: &Descriptor| {
+        let mut descriptor = descriptor.clone();
+        descriptor.annotations.insert(publish::ALSO.to_owned(), also.join(" "));
+        descriptor
+    };
+    let has = |platform: &Platform| {
+        manifests.iter().any(|entry| entry.platform.as_ref().is_some_and(|has| has.satisfies(platform)))
+    };
+    if !definition.platforms.iter().all(has) {
+        for manifest in manifests {
+            store.set_partial(image, &noted(manifest))?;
+        }
+        let digest = manifests.first().map_or_else(|| Digest::of(b""), |manifest| manifest.digest);
+        return Ok((digest, false));
+    }
+    let index = Index::new(manifests.to_vec(), index_annotations(definition));
+    let document = Document::of_index(&index)?;
+    store.put_document(&document)?;
+    store.tag(image, &noted(&document.descriptor()))?;
+    store.clear_partials(image)?;
+    Ok((document.digest(), true))
+}
+
+/// An index says of itself what the definition says of the image: registries show it from there.
+fn index_annotations(definition: &Definition) -> BTreeMap<String, String> {
+    let mut annotations = definition.annotations.clone();
+    for name in ["source", "description", "licenses", "title"] {
+        let name = format!("org.opencontainers.image.{name}");
+        if let Some(value) = definition.config.labels.get(&name) {
+            annotations.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+    annotations
+}
