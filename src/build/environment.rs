@@ -1,9 +1,10 @@
-//! What a step finds in its environment besides what the plan says: the tree's own words for
-//! itself, and what is the machine's (proxies, certificates), under constant paths. None of it is in
-//! a key.
+//! What a step finds in its environment besides what the plan says: what is the machine's (proxies,
+//! certificates), under constant paths. None of it is in a key.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use crate::disk;
 use crate::oci::Platform;
 
 /// Where the builder's own files lie for a step; a mount that never reaches a layer.
@@ -40,7 +41,6 @@ const OF_THE_USER: [&str; 3] = ["HOME", "USER", "LOGNAME"];
 /// Completes a step's environment.
 pub(super) fn complete(
     planned: BTreeMap<String, String>,
-    tree: Vec<(String, String)>,
     machine: &BTreeMap<String, String>,
     trust: bool,
 ) -> BTreeMap<String, String> {
@@ -48,7 +48,6 @@ pub(super) fn complete(
     for name in OF_THE_USER {
         env.remove(name);
     }
-    env.extend(tree);
     for name in PROXIES {
         if let Some(value) = machine.get(name) {
             env.insert(name.to_owned(), value.clone());
@@ -89,11 +88,20 @@ pub(super) fn hosts(of_machine: &str) -> String {
     text
 }
 
-/// Returns the machine that steps for a platform need.
-pub(super) fn is_native(platform: &Platform) -> bool {
-    platform.satisfies(&Platform::host())
-        // A 64-bit kernel of these runs the 32-bit programs too.
-        || (platform.architecture == "386" && Platform::host().architecture == "amd64")
+/// Tells whether this machine runs programs for a platform: its own, or by an interpreter that the
+/// machine has registered so that it works inside of any tree (`F`, binfmt_misc).
+pub(super) fn runs_here(platform: &Platform) -> bool {
+    if platform.satisfies(&Platform::host()) {
+        return true;
+    }
+    let entry = format!("/proc/sys/fs/binfmt_misc/qemu-{}", platform.machine());
+    disk::read(Path::new(&entry), 4096).is_ok_and(|bytes| {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        text.starts_with("enabled")
+            && text
+                .lines()
+                .any(|line| line.strip_prefix("flags:").is_some_and(|flags| flags.contains('F')))
+    })
 }
 
 #[cfg(test)]
@@ -113,11 +121,10 @@ mod tests {
             ("SECRET", "x"),
         ]);
         let planned = map(&[("HOME", "/home/jovyan"), ("CONDA_DIR", "/opt/conda")]);
-        let tree = vec![("CODENAME".to_owned(), "noble".to_owned())];
-        let env = complete(planned, tree, &machine, true);
+        let env = complete(planned, &machine, true);
         assert_eq!(env["https_proxy"], "http://proxy:3128");
         assert_eq!(env["SSL_CERT_FILE"], "/run/ocibuild/ca.crt");
-        assert_eq!((env["CODENAME"].as_str(), env["CONDA_DIR"].as_str()), ("noble", "/opt/conda"));
+        assert_eq!(env["CONDA_DIR"], "/opt/conda");
         for absent in ["SECRET", "LANG", "HOME"] {
             assert!(!env.contains_key(absent), "{absent}");
         }

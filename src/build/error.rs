@@ -97,9 +97,9 @@ pub enum Error {
     #[error("{platform} cannot be run on this machine, which is {host}")]
     Foreign {
         /// What was to be built.
-        platform: Platform,
+        platform: Box<Platform>,
         /// What this is.
-        host: Platform,
+        host: Box<Platform>,
     },
     /// No place for trees.
     #[error("no overlay can be mounted in {}", dir.display())]

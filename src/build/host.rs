@@ -44,16 +44,22 @@ impl std::fmt::Debug for Host<'_> {
 
 impl<'a> Host<'a> {
     /// Reads the machine's files.
-    pub fn new(env: &'a BTreeMap<String, String>, client: http::Client, report: &'a dyn Report) -> Host<'a> {
+    pub fn new(
+        env: &'a BTreeMap<String, String>,
+        client: http::Client,
+        report: &'a dyn Report,
+    ) -> Host<'a> {
         // A machine without one of these gives its steps less, which shows where it is needed.
         let text = |path: &str| {
-            disk::read(Path::new(path), LIMIT).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+            disk::read(Path::new(path), LIMIT).map_or_else(
+                |_| String::new(),
+                |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+            )
         };
         let named = env.get("SSL_CERT_FILE").map(String::as_str).filter(|path| !path.is_empty());
-        let certificates = named
-            .into_iter()
-            .chain(BUNDLES)
-            .find_map(|path| disk::read(Path::new(path), LIMIT).ok().filter(|bytes| !bytes.is_empty()));
+        let certificates = named.into_iter().chain(BUNDLES).find_map(|path| {
+            disk::read(Path::new(path), LIMIT).ok().filter(|bytes| !bytes.is_empty())
+        });
         Host {
             env,
             certificates,

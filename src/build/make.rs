@@ -1,7 +1,6 @@
 //! Makes one layer: parents to a tree, steps over it, changes, rules, and the layer's digest; its
 //! compression is left as a job to be run beside the next layer.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,12 +8,14 @@ use std::path::{Path, PathBuf};
 use crate::changes::{self, Change, Kind};
 use crate::disk::{self, At};
 use crate::layer::{self, Profile, normalise};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Descriptor, Digest, Platform};
 use crate::plan::{Layer, Plan};
+use crate::recipe::Action;
 use crate::report::{Report, Task, Unit};
 use crate::rootfs::{self, Ledger, Lower};
 use crate::store::{Run, Store};
 
+use super::environment;
 use super::step::{self, Stage};
 use super::trees::{LayerId, Trees};
 use super::workplace::Workplace;
@@ -53,13 +54,18 @@ pub(super) struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    pub(super) fn new(plan: &'a Plan, base: &Base, store: &'a Store, options: &'a Options<'a>) -> Maker<'a> {
+    pub(super) fn new(
+        plan: &'a Plan,
+        base: &Base,
+        store: &'a Store,
+        options: &'a Options<'a>,
+    ) -> Maker<'a> {
         Maker {
             plan,
             store,
             options,
             parents: base.layers().into_iter().map(Parent::Stored).collect(),
-            home: home_of(plan, base),
+            home: plan.home.clone().unwrap_or_default(),
             workplace: None,
             run: None,
             on_disk: false,
@@ -75,6 +81,11 @@ impl<'a> Maker<'a> {
 
     /// Makes the next layer. One that the memory is too small for is begun again on disk.
     pub(super) fn make(&mut self, layer: &Layer, key: &Digest) -> Result<Made<'a>, Error> {
+        let runs = layer.steps.iter().any(|step| matches!(step.action, Action::Run(_)));
+        if runs && !environment::runs_here(&layer.platform) {
+            let (platform, host) = (Box::new(layer.platform.clone()), Box::new(Platform::host()));
+            return Err(Error::Foreign { platform, host });
+        }
         let lowers = self.lowers()?;
         let last = self.plan.layers.last().is_some_and(|last| last.name == layer.name);
         loop {
@@ -82,7 +93,8 @@ impl<'a> Maker<'a> {
                 return Ok(made);
             }
             self.options.host.report.note(&format!(
-                "{}: too large for the memory that is free; once more on disk", layer.name
+                "{}: too large for the memory that is free; once more on disk",
+                layer.name
             ));
             self.on_disk = true;
         }
@@ -128,7 +140,13 @@ impl<'a> Maker<'a> {
     }
 
     /// Runs the steps and finds what they changed; `None` when the memory was too small.
-    fn attempt(&mut self, layer: &Layer, key: &Digest, lowers: &[Lower], last: bool) -> Result<Option<Made<'a>>, Error> {
+    fn attempt(
+        &mut self,
+        layer: &Layer,
+        key: &Digest,
+        lowers: &[Lower],
+        last: bool,
+    ) -> Result<Option<Made<'a>>, Error> {
         let on_disk = self.on_disk;
         let report = self.options.host.report;
         let log = self.store.logs().join(format!("{}-{}.log", layer.name, &key.hex()[..12]));
@@ -137,10 +155,11 @@ impl<'a> Maker<'a> {
         disk::make_dirs(&space)?;
         let tree = rootfs::mount(lowers, &space, &step::extras(self.options.host))?;
         let start = file_clock(&folder)?;
+        let host = self.options.host;
         let workplace = &*self.workplace()?;
         let stage = Stage {
             layer,
-            host: self.options.host,
+            host,
             tree: &tree,
             folder: &folder,
             log,
@@ -151,7 +170,8 @@ impl<'a> Maker<'a> {
             rootfs::remove_tree(&folder)?;
             return Ok(None);
         }
-        let times = normalise::Times { start, end: file_clock(&folder)?, source_date: layer.source_date };
+        let times =
+            normalise::Times { start, end: file_clock(&folder)?, source_date: layer.source_date };
         clear_scratch(&folder)?;
 
         let excluded = step::excluded();
@@ -183,19 +203,6 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// Returns the folder that a volume covers at run time: `HOME` where the image says it, else its
-/// working folder if that is somebody's home.
-fn home_of(plan: &Plan, base: &Base) -> String {
-    let env = base.config.env();
-    let said = plan.config.env.iter().chain(&env).find(|(name, _)| name == "HOME");
-    let workdir = plan.config.workdir.as_deref().unwrap_or(base.config.working_dir());
-    match said {
-        Some((_, home)) => home.clone(),
-        None if workdir.starts_with("/home/") => workdir.to_owned(),
-        None => String::new(),
-    }
-}
-
 /// Reads the clock of a folder's file system, which is the one that times of files come from.
 fn file_clock(folder: &Path) -> Result<i64, Error> {
     let path = folder.join("clock");
@@ -222,7 +229,10 @@ fn below_home(upper: &Path, home: &str, changes: &[Change]) -> Result<HomeFiles,
         return Ok(found);
     }
     let prefix = format!("{home}/").into_bytes();
-    for change in changes.iter().filter(|change| change.kind == Kind::Present && change.path.starts_with(&prefix)) {
+    for change in changes
+        .iter()
+        .filter(|change| change.kind == Kind::Present && change.path.starts_with(&prefix))
+    {
         let path = upper.join(std::ffi::OsStr::from_bytes(&change.path));
         let metadata = fs::symlink_metadata(&path).at("look at", &path)?;
         if metadata.is_dir() {

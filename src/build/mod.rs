@@ -12,6 +12,7 @@ mod make;
 mod owner;
 mod place;
 mod step;
+mod stop;
 mod trees;
 mod workplace;
 
@@ -32,6 +33,7 @@ use crate::transfer::Source;
 
 pub use error::{Error, LastLines, PlaceOrFetch};
 pub use host::Host;
+pub use stop::stop_steps;
 pub use trees::{LayerId, Trees};
 
 use make::{Made, Maker};
@@ -78,7 +80,10 @@ pub struct Options<'a> {
 
 impl std::fmt::Debug for Options<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("mode", &self.mode).field("profile", &self.profile).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("mode", &self.mode)
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,51 +132,76 @@ pub struct HomeFiles {
 }
 
 /// Builds one platform into the store and returns its manifest, which nothing names yet.
-pub fn build(plan: &Plan, base: &Base, store: &Store, options: &Options<'_>) -> Result<Built, Error> {
+pub fn build(
+    plan: &Plan,
+    base: &Base,
+    store: &Store,
+    options: &Options<'_>,
+) -> Result<Built, Error> {
     let report = options.host.report;
     let mut parents = base.config.diff_ids();
     let mut maker = Maker::new(plan, base, store, options);
-    let finished = std::thread::scope(|scope| -> Result<Vec<(Progress, Option<Descriptor>)>, Error> {
-        let mut progress = Vec::new();
-        let mut packing = Vec::new();
-        let outcome = plan.layers.iter().try_for_each(|layer| -> Result<(), Error> {
-            let key = plan::key(plan, layer, &parents, Ownership::Kept)?;
-            if let Some((diff_id, blob, home)) = known(layer.name.as_str(), &key, store, options)? {
-                report.note(&format!("{} {}: cached", plan.platform, layer.name));
+    let finished =
+        std::thread::scope(|scope| -> Result<Vec<(Progress, Option<Descriptor>)>, Error> {
+            let mut progress = Vec::new();
+            let mut packing = Vec::new();
+            let outcome = plan.layers.iter().try_for_each(|layer| -> Result<(), Error> {
+                let key = plan::key(layer, &parents, Ownership::Kept)?;
+                if let Some((diff_id, blob, home)) =
+                    known(layer.name.as_str(), &key, store, options)?
+                {
+                    report.note(&format!("{} {}: cached", plan.platform, layer.name));
+                    warn_of_home(&layer.name, &home, report);
+                    maker.found(diff_id, blob.as_ref());
+                    parents.extend(diff_id);
+                    progress.push(Progress {
+                        name: layer.name.clone(),
+                        key,
+                        diff_id,
+                        cached: true,
+                        home,
+                    });
+                    packing.push(Packing::Ready(blob));
+                    return Ok(());
+                }
+                report.note(&format!(
+                    "{} {}: {} steps",
+                    plan.platform,
+                    layer.name,
+                    layer.steps.len()
+                ));
+                let Made { diff_id, home, pack } = maker.make(layer, &key)?;
                 warn_of_home(&layer.name, &home, report);
-                maker.found(diff_id, blob.as_ref());
                 parents.extend(diff_id);
-                progress.push(Progress { name: layer.name.clone(), key, diff_id, cached: true, home });
-                packing.push(Packing::Ready(blob));
-                return Ok(());
-            }
-            report.note(&format!("{} {}: {} steps", plan.platform, layer.name, layer.steps.len()));
-            let Made { diff_id, home, pack } = maker.make(layer, &key)?;
-            warn_of_home(&layer.name, &home, report);
-            parents.extend(diff_id);
-            progress.push(Progress { name: layer.name.clone(), key, diff_id, cached: false, home });
-            packing.push(match pack {
-                None => Packing::Ready(None),
-                Some(pack) => Packing::Running(scope.spawn(move || pack.run())),
+                progress.push(Progress {
+                    name: layer.name.clone(),
+                    key,
+                    diff_id,
+                    cached: false,
+                    home,
+                });
+                packing.push(match pack {
+                    None => Packing::Ready(None),
+                    Some(pack) => Packing::Running(scope.spawn(move || pack.run())),
+                });
+                Ok(())
             });
-            Ok(())
-        });
-        // Layers that are being compressed are finished, and remembered, even when a later one failed.
-        let mut finished = Vec::new();
-        let mut failed = outcome.err();
-        for (one, packing) in progress.into_iter().zip(packing) {
-            match packing.wait() {
-                Ok(blob) => {
-                    remember(&one, store)?;
-                    finished.push((one, blob));
-                }
-                Err(error) => {
-                    failed.get_or_insert(error);
+            // Layers that are being compressed are finished, and remembered, even when a later one failed.
+            let mut finished = Vec::new();
+            let mut failed = outcome.err();
+            for (one, packing) in progress.into_iter().zip(packing) {
+                match packing.wait() {
+                    Ok(blob) => {
+                        remember(&one, store)?;
+                        finished.push((one, blob));
+                    }
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                    }
                 }
             }
-        }
-        failed.map_or(Ok(finished), Err)
-    })?;
+            failed.map_or(Ok(finished), Err)
+        })?;
     write_image(plan, base, store, finished)
 }
 
@@ -242,7 +272,8 @@ impl HomeFiles {
         if self.count == 0 {
             return BTreeMap::new();
         }
-        let value = serde_json::json!({"paths": self.paths, "count": self.count, "bytes": self.bytes});
+        let value =
+            serde_json::json!({"paths": self.paths, "count": self.count, "bytes": self.bytes});
         [(HomeFiles::RECORD.to_owned(), value)].into()
     }
 
@@ -277,7 +308,13 @@ fn write_image(
             }
             _ => config.push_history(&entry),
         }
-        layers.push(BuiltLayer { name: one.name, key: one.key, diff_id: one.diff_id, blob, cached: one.cached });
+        layers.push(BuiltLayer {
+            name: one.name,
+            key: one.key,
+            diff_id: one.diff_id,
+            blob,
+            cached: one.cached,
+        });
     }
     plan.config.apply(&mut config);
     let bytes = config.encode()?;
@@ -287,7 +324,8 @@ fn write_image(
     let document = Document::of_manifest(&manifest)?;
     store.put_document(&document)?;
     let mut descriptor = document.descriptor();
-    descriptor.platform = Some(Platform { variant: config.platform().variant, ..plan.platform.clone() });
+    descriptor.platform =
+        Some(Platform { variant: config.platform().variant, ..plan.platform.clone() });
     Ok(Built { manifest: descriptor, layers })
 }
 

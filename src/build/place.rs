@@ -70,8 +70,7 @@ impl Placer {
 
     fn copy_folder(&self, from: &Path, to: &Path, attributes: Attributes) -> Outcome<()> {
         self.make_folder(to, attributes)?;
-        let names = disk::list(from)
-            .map_err(|error| io::Error::other(error.to_string()));
+        let names = disk::list(from).map_err(|error| io::Error::other(error.to_string()));
         for name in wrap(to, names)? {
             let (source, target) = (from.join(&name), to.join(&name));
             // A mode is meant for the files; a folder without its search bits is of no use.
@@ -106,7 +105,8 @@ impl Placer {
         let name = wrap(to, name.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput)))?;
         let parent = self.parents(parent, attributes)?;
         let staged = staged_name(name);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let write = || -> io::Result<()> {
             let fd = rustix::fs::openat(&parent, &staged, flags, Mode::from_raw_mode(0o600))?;
             let mut file = File::from(fd);
@@ -116,10 +116,13 @@ impl Placer {
             rustix::fs::renameat(&parent, &staged, &parent, name)?;
             Ok(())
         };
-        wrap(to, write().inspect_err(|_| {
-            // The first error is the one worth telling.
-            rustix::fs::unlinkat(&parent, &staged, AtFlags::empty()).ok();
-        }))
+        wrap(
+            to,
+            write().inspect_err(|_| {
+                // The first error is the one worth telling.
+                rustix::fs::unlinkat(&parent, &staged, AtFlags::empty()).ok();
+            }),
+        )
     }
 
     /// Reads a small file of the tree; `None` where there is none.
@@ -223,7 +226,8 @@ mod tests {
         std::fs::create_dir_all(&tree).unwrap();
         std::fs::create_dir_all(from.join("sub")).unwrap();
         std::fs::write(from.join("sub/run.sh"), "#!/bin/sh\n").unwrap();
-        std::fs::set_permissions(from.join("sub/run.sh"), PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(from.join("sub/run.sh"), PermissionsExt::from_mode(0o700))
+            .unwrap();
         Placer::open(&tree).unwrap().copy(&from, "/opt/x", own()).unwrap();
         let script = std::fs::metadata(tree.join("opt/x/sub/run.sh")).unwrap();
         assert_eq!((script.mode() & 0o7777, script.mtime()), (0o755, 7));

@@ -10,18 +10,17 @@ use std::time::Duration;
 
 use crate::disk::{self, At};
 use crate::http;
-use crate::oci::Hasher;
-use crate::plan::{CACHES, Layer, OsRelease, Step};
-use crate::recipe::{self, Action, Pin};
+use crate::oci::{Digest, Hasher};
+use crate::plan::{Act, CACHES, Layer, OsRelease, RunAct};
 use crate::report::{Event, Stream, Task, Unit};
-use crate::rootfs::{Extras, Mounted, TreePath};
-use crate::sandbox::{self, Access, Cancel, Mount, Network, Outcome, Spec, What};
+use crate::rootfs::{EntryPath, Extras, Mounted};
+use crate::sandbox::{self, Access, Mount, Network, Outcome, Spec, What};
 use crate::text::User;
 
 use super::environment::{self, SUPPORT};
 use super::error::{LastLines, PlaceOrFetch};
 use super::place::{Attributes, Placer};
-use super::{Error, Host, owner};
+use super::{Error, Host, owner, stop};
 
 /// How many lines of a step's output an error repeats.
 const LAST_LINES: usize = 20;
@@ -56,10 +55,10 @@ pub(super) fn excluded() -> Vec<PathBuf> {
 pub(super) fn extras(host: &Host<'_>) -> Extras {
     let mut extras = Extras::default();
     for (path, content) in FILES.into_iter().zip([&host.hosts, &host.resolv_conf]) {
-        extras.files.insert(TreePath::from(path), content.clone().into_bytes());
+        extras.files.insert(EntryPath::from(path), content.clone().into_bytes());
     }
     let folders = SCRATCH.iter().map(|scratch| scratch.0).chain(MOUNTS);
-    extras.folders.extend(folders.map(TreePath::from));
+    extras.folders.extend(folders.map(EntryPath::from));
     extras
 }
 
@@ -99,23 +98,28 @@ impl Stage<'_> {
                 continue;
             }
             writeln!(log, "# {}", step.name).at("write", &self.log)?;
-            match &step.action {
-                // The plan has put it into the environment of the steps that follow.
-                Action::Env(_) => {}
-                Action::Run(run) => {
-                    let spec = self.spec(run, &release, &mounts);
-                    let spec = spec.map_err(|error| self.place_error(&step.name, error))?;
-                    if let Some(early) = self.execute(step, &spec, &mut log)? {
+            let act = step
+                .resolve(&release)
+                .map_err(|error| self.place_error(&step.name, error.into()))?;
+            let placed = match act {
+                Act::Nothing => Ok(()),
+                Act::Run(run) => {
+                    if let Some(early) = self.execute(&step.name, run, &mounts, &mut log)? {
                         return Ok(early);
                     }
+                    Ok(())
                 }
-                Action::Copy(copy) => self
-                    .copy(&placer, copy, &release)
-                    .map_err(|error| self.place_error(&step.name, error))?,
-                Action::Fetch(fetch) => self
-                    .fetch(&placer, fetch, &release)
-                    .map_err(|error| self.place_error(&step.name, error))?,
-            }
+                Act::Copy { from, to, mode, owner } => {
+                    // The staged files, since their exec bits are those that the key was made of.
+                    let from = self.folder.join("support/recipe").join(from);
+                    self.attributes(&placer, mode, &owner)
+                        .and_then(|attributes| Ok(placer.copy(&from, &to, attributes)?))
+                }
+                Act::Fetch { url, to, sha256, mode, owner } => self
+                    .attributes(&placer, Some(mode), &owner)
+                    .and_then(|attributes| self.fetch(&placer, url, to, sha256, attributes)),
+            };
+            placed.map_err(|error| self.place_error(&step.name, error))?;
         }
         log.flush().at("write", &self.log)?;
         Ok(Run::Done)
@@ -140,17 +144,28 @@ impl Stage<'_> {
         }
         let support = self.folder.join("support");
         make_folder(&support, 0o755)?;
-        self.layer.files.stage(&self.layer.folder, &support.join("recipe"), self.layer.source_date)?;
+        self.layer.files.stage(
+            &self.layer.folder,
+            &support.join("recipe"),
+            self.layer.source_date,
+        )?;
         if let Some(certificates) = &self.host.certificates {
-            for (name, bytes) in [("ca.crt", certificates.as_slice()), ("apt.conf", environment::apt_conf().as_bytes())] {
+            for (name, bytes) in [
+                ("ca.crt", certificates.as_slice()),
+                ("apt.conf", environment::apt_conf().as_bytes()),
+            ] {
                 let path = support.join(name);
                 std::fs::write(&path, bytes).at("write", &path)?;
-                std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).at("set the mode of", &path)?;
+                std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644))
+                    .at("set the mode of", &path)?;
             }
         }
         let run = What::Memory { mode: 0o755, bytes: None };
         mounts.push(Mount { target: PathBuf::from("/run"), what: run });
-        mounts.push(Mount { target: PathBuf::from("/run/lock"), what: What::Folder { mode: 0o1777 } });
+        mounts.push(Mount {
+            target: PathBuf::from("/run/lock"),
+            what: What::Folder { mode: 0o1777 },
+        });
         let bind = What::Bind { source: support, access: Access::ReadOnly };
         mounts.push(Mount { target: PathBuf::from(SUPPORT), what: bind });
         Ok(mounts)
@@ -167,37 +182,31 @@ impl Stage<'_> {
         Ok(OsRelease::default())
     }
 
-    fn spec(&self, run: &recipe::Run, release: &OsRelease, mounts: &[Mount]) -> Result<Spec, PlaceOrFetch> {
-        let mut env = std::collections::BTreeMap::new();
-        for (name, value) in &run.env {
-            env.insert(name.clone(), release.fill(value)?);
-        }
+    /// Runs one program; `Some` when it had to be stopped for lack of memory.
+    fn execute(
+        &self,
+        step: &str,
+        run: RunAct,
+        mounts: &[Mount],
+        log: &mut impl Write,
+    ) -> Result<Option<Run>, Error> {
+        let (layer, report) = (self.layer.name.as_str(), self.host.report);
         let trust = self.host.certificates.is_some();
-        let mut argv = run.program.command();
-        for argument in &run.args {
-            argv.push(release.fill(argument)?);
-        }
-        Ok(Spec {
+        let spec = Spec {
             root: self.tree.merged().to_owned(),
             mounts: mounts.to_vec(),
-            env: environment::complete(env, release.environment(), self.host.env, trust),
+            env: environment::complete(run.env, self.host.env, trust),
             user: run.user.to_string(),
-            workdir: PathBuf::from(release.fill(&run.workdir)?),
-            argv,
+            workdir: PathBuf::from(run.workdir),
+            argv: run.argv,
             network: if run.network { Network::Host } else { Network::Off },
             hostname: Spec::HOSTNAME.to_owned(),
             timeout: run.timeout,
-        })
-    }
-
-    /// Runs one program; `Some` when it had to be stopped for lack of memory.
-    fn execute(&self, step: &Step, spec: &Spec, log: &mut impl Write) -> Result<Option<Run>, Error> {
-        let (layer, name, report) = (self.layer.name.as_str(), step.name.as_str(), self.host.report);
-        let title = spec.argv.join(" ");
-        report.detail(&format!("{layer}/{name}: {title}"));
+        };
+        report.detail(&format!("{layer}/{step}: {}", run.title));
         let mut last: VecDeque<String> = VecDeque::with_capacity(LAST_LINES);
         let mut log_error = None;
-        let cancel = Cancel::default();
+        let cancel = stop::register();
         let (ended, full) = (AtomicBool::new(false), AtomicBool::new(false));
         let outcome = std::thread::scope(|scope| {
             let watch = scope.spawn(|| {
@@ -212,7 +221,7 @@ impl Stage<'_> {
             });
             let mut take = |stream: Stream, line: &[u8]| {
                 let text = String::from_utf8_lossy(line);
-                report.event(Event::Output { layer, step: name, stream, line: &text });
+                report.event(Event::Output { layer, step, stream, line: &text });
                 if let Err(error) = log.write_all(line).and_then(|()| log.write_all(b"\n")) {
                     log_error.get_or_insert(error);
                 }
@@ -221,7 +230,7 @@ impl Stage<'_> {
                 }
                 last.push_back(text.into_owned());
             };
-            let outcome = sandbox::run(spec, &mut take, &cancel);
+            let outcome = sandbox::run(&spec, &mut take, &cancel);
             ended.store(true, Ordering::Release);
             watch.thread().unpark();
             outcome
@@ -239,83 +248,92 @@ impl Stage<'_> {
         log.flush().at("write", &self.log)?;
         Err(Error::Step {
             layer: layer.to_owned(),
-            step: name.to_owned(),
+            step: step.to_owned(),
             outcome,
-            output: LastLines { command: title, lines: last.into() },
+            output: LastLines { command: run.title, lines: last.into() },
             log: self.log.clone(),
         })
     }
 
-    fn copy(&self, placer: &Placer, copy: &recipe::Copy, release: &OsRelease) -> Result<(), PlaceOrFetch> {
-        let attributes =
-            Attributes { mode: copy.mode, owner: self.owner(placer, &copy.owner)?, time: self.layer.source_date };
-        // The staged files, since their exec bits are those that the key was made of.
-        let from = self.folder.join("support/recipe").join(&copy.from);
-        placer.copy(&from, &release.fill(&copy.to)?, attributes)?;
-        Ok(())
-    }
-
-    fn fetch(&self, placer: &Placer, fetch: &recipe::Fetch, release: &OsRelease) -> Result<(), PlaceOrFetch> {
-        let url = release.fill(&fetch.url)?;
-        let mut to = release.fill(&fetch.to)?;
-        if to.ends_with('/') {
-            let path = url.split(['?', '#']).next().unwrap_or(&url);
-            to.push_str(path.rsplit('/').next().unwrap_or("download"));
-        }
-        let owner = self.owner(placer, &fetch.owner)?;
-        let attributes = Attributes { mode: Some(fetch.mode), owner, time: self.layer.source_date };
-        let mut response = self.host.client.send(&http::Request::get(&url)?)?;
-        if !response.status().is_success() {
-            return Err(PlaceOrFetch::Status { url, status: response.status().as_u16() });
-        }
-        let task = Task::start(self.host.report, format!("fetch {url}"), response.content_length(), Unit::Bytes);
-        let expected = match fetch.pin {
-            Pin::Any(digest) => Some(digest),
-            // A plan has chosen its platform's digest.
-            Pin::Arch { .. } | Pin::Unpinned => None,
-        };
-        let mut actual = None;
-        placer.write(Path::new(&to), attributes, |out| {
-            let mut hasher = Hasher::new();
-            let mut buffer = vec![0; 256 << 10];
-            loop {
-                let read = match response.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(read) => read,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(error),
-                };
-                hasher.update(&buffer[..read]);
-                out.write_all(&buffer[..read])?;
-                task.advance(read as u64);
-            }
-            let found = hasher.finish();
-            actual = Some(found);
-            match expected {
-                // The file has not got its name yet, and goes.
-                Some(expected) if expected != found => Err(io::Error::other("not what was pinned")),
-                _ => Ok(()),
-            }
-        })
-        .map_err(|error| match (expected, actual) {
-            (Some(expected), Some(actual)) if expected != actual => PlaceOrFetch::Pin { url, expected, actual },
-            _ => error.into(),
-        })?;
-        task.finish("done");
-        Ok(())
-    }
-
-    fn owner(&self, placer: &Placer, user: &User) -> Result<(u32, u32), PlaceOrFetch> {
+    fn attributes(
+        &self,
+        placer: &Placer,
+        mode: Option<u32>,
+        user: &User,
+    ) -> Result<Attributes, PlaceOrFetch> {
         let text = |path: &str| -> Result<String, PlaceOrFetch> {
             let bytes = placer.read(Path::new(path), SMALL)?.unwrap_or_default();
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
-        owner::resolve(user, &text("/etc/passwd")?, &text("/etc/group")?)
-            .ok_or_else(|| PlaceOrFetch::Owner { owner: user.to_string() })
+        let owner = owner::resolve(user, &text("/etc/passwd")?, &text("/etc/group")?)
+            .ok_or_else(|| PlaceOrFetch::Owner { owner: user.to_string() })?;
+        Ok(Attributes { mode, owner, time: self.layer.source_date })
+    }
+
+    fn fetch(
+        &self,
+        placer: &Placer,
+        url: String,
+        mut to: String,
+        expected: Option<Digest>,
+        attributes: Attributes,
+    ) -> Result<(), PlaceOrFetch> {
+        if to.ends_with('/') {
+            let path = url.split(['?', '#']).next().unwrap_or(&url);
+            to.push_str(path.rsplit('/').next().unwrap_or("download"));
+        }
+        let mut response = self.host.client.send(&http::Request::get(&url)?)?;
+        if !response.status().is_success() {
+            return Err(PlaceOrFetch::Status { url, status: response.status().as_u16() });
+        }
+        let task = Task::start(
+            self.host.report,
+            format!("fetch {url}"),
+            response.content_length(),
+            Unit::Bytes,
+        );
+        let mut actual = None;
+        placer
+            .write(Path::new(&to), attributes, |out| {
+                let mut hasher = Hasher::new();
+                let mut buffer = vec![0; 256 << 10];
+                loop {
+                    let read = match response.read(&mut buffer) {
+                        Ok(0) => break,
+                        Ok(read) => read,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        Err(error) => return Err(error),
+                    };
+                    hasher.update(&buffer[..read]);
+                    out.write_all(&buffer[..read])?;
+                    task.advance(read as u64);
+                }
+                let found = hasher.finish();
+                actual = Some(found);
+                match expected {
+                    // The file has not got its name yet, and goes.
+                    Some(expected) if expected != found => {
+                        Err(io::Error::other("not what was pinned"))
+                    }
+                    _ => Ok(()),
+                }
+            })
+            .map_err(|error| match (expected, actual) {
+                (Some(expected), Some(actual)) if expected != actual => {
+                    PlaceOrFetch::Pin { url, expected, actual }
+                }
+                _ => error.into(),
+            })?;
+        task.finish("done");
+        Ok(())
     }
 
     fn place_error(&self, step: &str, source: PlaceOrFetch) -> Error {
-        Error::Place { layer: self.layer.name.clone(), step: step.to_owned(), source: Box::new(source) }
+        Error::Place {
+            layer: self.layer.name.clone(),
+            step: step.to_owned(),
+            source: Box::new(source),
+        }
     }
 }
 

@@ -52,7 +52,8 @@ impl<'a> Trees<'a> {
     pub fn unpack_all(&self, layers: &[LayerId]) -> Result<Vec<Lower>, Error> {
         // An image may list a layer twice; the empty one often stands several times.
         let mut seen = BTreeSet::new();
-        let mut todo: Vec<&LayerId> = layers.iter().filter(|(_, diff_id)| seen.insert(*diff_id)).collect();
+        let mut todo: Vec<&LayerId> =
+            layers.iter().filter(|(_, diff_id)| seen.insert(*diff_id)).collect();
         // What takes longest must not start last.
         todo.sort_by(|a, b| b.0.size.cmp(&a.0.size).then(a.1.cmp(&b.1)));
         let next = AtomicUsize::new(0);
@@ -63,7 +64,10 @@ impl<'a> Trees<'a> {
                 if let Err(error) = self.unpack(&layer.0, layer.1) {
                     // The first error is the one worth telling, and nothing new begins after it.
                     next.store(todo.len(), Ordering::Relaxed);
-                    failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+                    failed
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .get_or_insert(error);
                 }
             }
         };
@@ -73,7 +77,8 @@ impl<'a> Trees<'a> {
             }
             take();
         });
-        if let Some(error) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        if let Some(error) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        {
             return Err(error);
         }
         layers.iter().map(|(_, diff_id)| self.lower(*diff_id)).collect()
@@ -88,6 +93,18 @@ impl<'a> Trees<'a> {
                 && self.store.unpacked(&self.flavour, diff_id)?.is_none()
                 && !self.store.has_whole(blob)
             {
+                bytes += blob.size;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Returns how many bytes the blobs have that would have to be unpacked.
+    pub fn to_unpack(&self, layers: &[LayerId]) -> Result<u64, Error> {
+        let mut seen = BTreeSet::new();
+        let mut bytes = 0;
+        for (blob, diff_id) in layers {
+            if seen.insert(*diff_id) && self.store.unpacked(&self.flavour, diff_id)?.is_none() {
                 bytes += blob.size;
             }
         }
@@ -111,11 +128,11 @@ impl<'a> Trees<'a> {
             Unpacking::Ready(_) => return Ok(()),
             Unpacking::Slot(slot) => slot,
         };
-        let compression = media_type::compression_of(&blob.media_type).ok_or_else(|| Error::NoLayer {
-            digest: blob.digest,
-            media_type: blob.media_type.clone(),
+        let compression = media_type::compression_of(&blob.media_type).ok_or_else(|| {
+            Error::NoLayer { digest: blob.digest, media_type: blob.media_type.clone() }
         })?;
-        let what = Blob { digest: blob.digest, size: blob.size, compression, diff_id: Some(diff_id) };
+        let what =
+            Blob { digest: blob.digest, size: blob.size, compression, diff_id: Some(diff_id) };
         let limits = Limits::of_blob(blob.size);
         let tree = slot.path().join("tree");
         disk::make_dirs(&tree)?;

@@ -24,7 +24,11 @@ pub(super) struct Workplace {
 
 impl Workplace {
     /// Looks for places below `run`, which is on the store's disk, or in `scratch`.
-    pub(super) fn new(run: &Path, scratch: Option<&Path>, report: &dyn Report) -> Result<Workplace, Error> {
+    pub(super) fn new(
+        run: &Path,
+        scratch: Option<&Path>,
+        report: &dyn Report,
+    ) -> Result<Workplace, Error> {
         let disk = match scratch {
             // Named after the run, so that two builds do not meet there.
             Some(scratch) => scratch.join(format!("ocibuild-{}", std::process::id())),
@@ -52,7 +56,8 @@ impl Workplace {
     pub(super) fn folder(&mut self, on_disk: bool) -> Result<(PathBuf, bool), Error> {
         self.next += 1;
         let name = self.next.to_string();
-        let roomy = |space: &Space| space.used().is_ok_and(|used| used < space.bound().unwrap_or(0) / 2);
+        let roomy =
+            |space: &Space| space.used().is_ok_and(|used| used < space.bound().unwrap_or(0) / 2);
         if let Some(space) = self.memory.as_ref().filter(|space| !on_disk && roomy(space)) {
             let dir = space.path().join(name);
             disk::make_dirs(&dir)?;

@@ -81,9 +81,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     }
     if let Some(path) = &args.digest_file {
         let lines: String = built.iter().map(|image| format!("{}\n", image.digest)).collect();
-        ocibuild::disk::write_whole(&context.absolute(path), lines.as_bytes()).map_err(ops::Error::from)?;
+        ocibuild::disk::write_whole(&context.absolute(path), lines.as_bytes())
+            .map_err(ops::Error::from)?;
     }
-    render::result(&built, context.json, |built| built.iter().map(|image| format!("{}\n", image.digest)).collect())?;
+    render::result(&built, context.json, |built| {
+        built.iter().map(|image| format!("{}\n", image.digest)).collect()
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,7 +101,10 @@ fn describe(plan: &ops::PlanReport) -> String {
             .map(|layer| {
                 vec![
                     format!("  {}", layer.name),
-                    layer.key.map_or_else(|| "key known after the layer below".to_owned(), |key| key.short()),
+                    layer.key.map_or_else(
+                        || "key known after the layer below".to_owned(),
+                        |key| key.short(),
+                    ),
                     layer.state.clone(),
                     format!("{} steps", layer.steps),
                     layer.switched_off.join(", "),

@@ -21,6 +21,11 @@ pub(crate) struct Args {
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape of every command's run")]
 pub(crate) fn run(args: &Args, _: &Context) -> Outcome {
-    clap_complete::generate(args.shell, &mut super::Arguments::command(), "ocibuild", &mut std::io::stdout());
+    clap_complete::generate(
+        args.shell,
+        &mut super::Arguments::command(),
+        "ocibuild",
+        &mut std::io::stdout(),
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -23,7 +23,13 @@ pub(crate) fn run(_: &Args, context: &Context) -> Outcome {
     render::result(&report, context.json, |report| {
         let mut text = String::new();
         for finding in &report.findings {
-            let mark = if finding.ok { "ok  " } else if finding.needed { "FAIL" } else { "no  " };
+            let mark = if finding.ok {
+                "ok  "
+            } else if finding.needed {
+                "FAIL"
+            } else {
+                "no  "
+            };
             text.push_str(&format!("{mark} {}: {}\n", finding.what, finding.detail));
             if let Some(fix) = &finding.fix {
                 text.push_str(&format!("     fix: {fix}\n"));

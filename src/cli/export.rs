@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ocibuild::oci::{Platform, Reference};
 use ocibuild::ops;
+use ocibuild::store::Form;
 
 use super::context::Context;
 use super::{Outcome, render};
@@ -23,9 +24,9 @@ pub(crate) struct Args {
     /// Where to; `-` is stdout for the formats that are one file
     #[arg(value_name = "PATH")]
     path: PathBuf,
-    /// What to write
+    /// What to write: `layout`, `oci-archive`, `docker-archive` or `rootfs`
     #[arg(long, value_name = "FORMAT", default_value = "layout")]
-    format: Format,
+    format: Form,
     /// Which platform, for the formats that hold one [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -33,24 +34,11 @@ pub(crate) struct Args {
     credentials: super::push::Credentials,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Format {
-    Layout,
-    OciArchive,
-    DockerArchive,
-    Rootfs,
-}
-
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::ExportOptions {
         reference: args.reference.clone(),
         path: (args.path.as_os_str() != "-").then(|| context.absolute(&args.path)),
-        format: match args.format {
-            Format::Layout => ops::Format::Layout,
-            Format::OciArchive => ops::Format::OciArchive,
-            Format::DockerArchive => ops::Format::DockerArchive,
-            Format::Rootfs => ops::Format::Rootfs,
-        },
+        form: args.format,
         platform: args.platform.clone(),
         access: args.credentials.access(context)?,
     };

@@ -36,7 +36,8 @@ fn size(text: &str) -> Result<u64, String> {
         "ti" | "tib" => 1 << 40,
         other => return Err(format!("`{other}` is no unit; use K, M, G, T or Ki, Mi, Gi, Ti")),
     };
-    let count: u64 = digits.parse().map_err(|_| "give a whole number and a unit, as 14G".to_owned())?;
+    let count: u64 =
+        digits.parse().map_err(|_| "give a whole number and a unit, as 14G".to_owned())?;
     count.checked_mul(unit).ok_or_else(|| "that is more than 64 bits hold".to_owned())
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ocibuild::oci::{Platform, Reference};
 use ocibuild::ops;
+use ocibuild::store::Form;
 
 use super::context::Context;
 use super::{Outcome, render};
@@ -14,15 +15,19 @@ use super::{Outcome, render};
 Examples:
   ocibuild import debian.tar --name localhost/debian-base:bookworm
   ocibuild import ./layout --name ghcr.io/me/ml          an OCI layout folder
-  docker save ml | ocibuild import - --name ghcr.io/me/ml")]
+  docker save ml | ocibuild import - --format docker-archive --name ghcr.io/me/ml")]
 pub(crate) struct Args {
     /// A tar of a root file system, an oci-archive, a docker-archive, or a layout folder; `-` is
-    /// stdin. What it is shows in its content
+    /// stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The image's name in the store
+    /// The image's name in the store [default: the one that the file gives it]
     #[arg(long, value_name = "REF")]
-    name: Reference,
+    name: Option<Reference>,
+    /// What the file is: `layout`, `oci-archive`, `docker-archive` or `tar` [default: found out; a
+    /// stream is a root file system]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Form>,
     /// Platform of a root file system [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -37,6 +42,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::ImportOptions {
         file: (args.file.as_os_str() != "-").then(|| context.absolute(&args.file)),
+        form: args.format,
         name: args.name.clone(),
         platform: args.platform.clone(),
         compression: args.compression.clone(),

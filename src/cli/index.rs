@@ -39,7 +39,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     };
     let joined = ops::index(&options, &context.ops())?;
     if args.push {
-        let push = ops::PushOptions { references: vec![joined.image.clone()], ..ops::PushOptions::new(access) };
+        let push = ops::PushOptions {
+            references: vec![joined.image.clone()],
+            ..ops::PushOptions::new(access)
+        };
         ops::push(&push, &context.ops())?;
     }
     render::result(&joined, context.json, |joined| format!("{}\n", joined.digest))

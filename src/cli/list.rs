@@ -7,10 +7,13 @@ use super::{Outcome, render, terminal};
 
 /// List the images of the store
 #[derive(Debug, clap::Args)]
-#[command(visible_alias = "ls", after_help = "\
+#[command(
+    visible_alias = "ls",
+    after_help = "\
 Examples:
   ocibuild list
-  ocibuild list --json | jq -r '.[].reference'")]
+  ocibuild list --json | jq -r '.[].reference'"
+)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args, context: &Context) -> Outcome {

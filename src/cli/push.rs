@@ -62,7 +62,11 @@ impl Credentials {
         let mut login = None;
         if let Some(user) = &self.username {
             let mut password = String::new();
-            std::io::stdin().lock().take(64 << 10).read_to_string(&mut password).map_err(ops::Error::Input)?;
+            std::io::stdin()
+                .lock()
+                .take(64 << 10)
+                .read_to_string(&mut password)
+                .map_err(ops::Error::Input)?;
             login = Some((user.clone(), password.trim_end_matches(['\r', '\n']).to_owned()));
         }
         Ok(ops::Access { login, plain_http: self.plain_http.clone() })
@@ -82,7 +86,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let pushed = ops::push(&options, &context.ops())?;
     if let Some(path) = &args.digest_file {
         let lines: String = pushed.iter().map(|image| format!("{}\n", image.digest)).collect();
-        ocibuild::disk::write_whole(&context.absolute(path), lines.as_bytes()).map_err(ops::Error::from)?;
+        ocibuild::disk::write_whole(&context.absolute(path), lines.as_bytes())
+            .map_err(ops::Error::from)?;
     }
     render::result(&pushed, context.json, |pushed| {
         pushed.iter().map(|image| format!("{}@{}\n", image.destination, image.digest)).collect()

@@ -8,10 +8,13 @@ use super::{Outcome, render};
 
 /// Remove images from the store; `gc` then frees what nothing else needs
 #[derive(Debug, clap::Args)]
-#[command(visible_alias = "rm", after_help = "\
+#[command(
+    visible_alias = "rm",
+    after_help = "\
 Examples:
   ocibuild remove ghcr.io/rocker-org/ml
-  ocibuild remove ghcr.io/rocker-org/ml && ocibuild gc")]
+  ocibuild remove ghcr.io/rocker-org/ml && ocibuild gc"
+)]
 pub(crate) struct Args {
     /// The images
     #[arg(required = true, value_name = "REF")]

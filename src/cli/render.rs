@@ -46,7 +46,11 @@ pub(crate) fn error(error: &ops::Error, as_json: bool) -> ExitCode {
 }
 
 /// Prints a result: as JSON where it was asked for, else as `text`.
-pub(crate) fn result<T: Serialize>(value: &T, as_json: bool, text: impl FnOnce(&T) -> String) -> super::Outcome {
+pub(crate) fn result<T: Serialize>(
+    value: &T,
+    as_json: bool,
+    text: impl FnOnce(&T) -> String,
+) -> super::Outcome {
     let text = if as_json {
         let mut text = serde_json::to_string_pretty(value).map_err(ops::Error::Encode)?;
         text.push('\n');
@@ -67,7 +71,13 @@ pub(crate) fn result<T: Serialize>(value: &T, as_json: bool, text: impl FnOnce(&
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
     for row in rows {

@@ -73,7 +73,12 @@ struct Bars {
 
 impl Bars {
     fn new(verbosity: Verbosity) -> Bars {
-        Bars { verbosity, all: MultiProgress::new(), tasks: Mutex::default(), step: Mutex::default() }
+        Bars {
+            verbosity,
+            all: MultiProgress::new(),
+            tasks: Mutex::default(),
+            step: Mutex::default(),
+        }
     }
 
     fn line(&self, text: &str) {
@@ -122,7 +127,10 @@ impl Report for Bars {
                     bar.finish_and_clear();
                     self.all.remove(&bar);
                     if elapsed > Duration::from_secs(1) || outcome == "failed" {
-                        self.line(&format!("  {name}: {outcome} ({position}, {:.1} s)", elapsed.as_secs_f64()));
+                        self.line(&format!(
+                            "  {name}: {outcome} ({position}, {:.1} s)",
+                            elapsed.as_secs_f64()
+                        ));
                     }
                 }
             }
@@ -133,7 +141,8 @@ impl Report for Bars {
                 }
                 let mut slot = lock(&self.step);
                 let bar = slot.get_or_insert_with(|| {
-                    self.all.add(ProgressBar::new_spinner().with_style(style("  {spinner} {wide_msg}")))
+                    self.all
+                        .add(ProgressBar::new_spinner().with_style(style("  {spinner} {wide_msg}")))
                 });
                 bar.set_message(format!("{layer}/{step} | {line}"));
                 bar.tick();
@@ -181,7 +190,14 @@ impl Report for Lines {
             }
             Event::TaskStarted { id, name, total, unit } => {
                 let now = Instant::now();
-                let task = LineTask { total, unit, name: name.to_owned(), started: now, said: now, done: 0 };
+                let task = LineTask {
+                    total,
+                    unit,
+                    name: name.to_owned(),
+                    started: now,
+                    said: now,
+                    done: 0,
+                };
                 lock(&self.tasks).insert(id, task);
             }
             Event::TaskAdvanced { id, done } => {
@@ -210,7 +226,9 @@ impl Report for Lines {
                     task.started.elapsed().as_secs_f64()
                 ));
             }
-            Event::Output { layer, step, line, .. } => say(format_args!("  {layer}/{step} | {line}")),
+            Event::Output { layer, step, line, .. } => {
+                say(format_args!("  {layer}/{step} | {line}"))
+            }
         }
     }
 }
@@ -251,7 +269,9 @@ impl Report for Json {
                 json!({"event": "started", "task": id, "name": name, "total": total, "unit": unit(of)})
             }
             Event::TaskAdvanced { id, .. } if !self.is_due(id) => return,
-            Event::TaskAdvanced { id, done } => json!({"event": "advanced", "task": id, "done": done}),
+            Event::TaskAdvanced { id, done } => {
+                json!({"event": "advanced", "task": id, "done": done})
+            }
             Event::TaskFinished { id, name, outcome } => {
                 lock(&self.said).remove(&id);
                 json!({"event": "finished", "task": id, "name": name, "outcome": outcome})

@@ -71,7 +71,11 @@ impl Source for Origins<'_> {
         Source::document(self.store, descriptor)
     }
 
-    fn blob<'s>(&'s self, descriptor: &Descriptor, offset: u64) -> Result<Stream<'s>, transfer::Error> {
+    fn blob<'s>(
+        &'s self,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<Stream<'s>, transfer::Error> {
         // The store's own error tells that the blob is missing; it is the one to give where no
         // origin is known.
         let mut first = match self.store.blob(descriptor, offset) {

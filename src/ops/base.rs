@@ -25,7 +25,8 @@ pub(super) fn find(
     context: &Context<'_>,
 ) -> Result<Found, Error> {
     // What a digest names never changes.
-    let here = if always && reference.digest().is_none() { None } else { store.resolve(reference)? };
+    let here =
+        if always && reference.digest().is_none() { None } else { store.resolve(reference)? };
     if let Some(descriptor) = here {
         let document = Source::document(store, &descriptor)?;
         let origin = store.origins(&document.digest())?;
@@ -90,7 +91,11 @@ impl Found {
     }
 
     /// Returns the base for one platform, and notes where its layers can be fetched.
-    pub(super) fn platform(&self, platform: &Platform, store: &Store) -> Result<(build::Base, Digest), Error> {
+    pub(super) fn platform(
+        &self,
+        platform: &Platform,
+        store: &Store,
+    ) -> Result<(build::Base, Digest), Error> {
         let document = self.manifest(platform, store)?;
         let manifest = document.manifest().map_err(transfer::Error::from)?;
         let config = match &self.repository {
@@ -103,8 +108,10 @@ impl Found {
         };
         if self.repository.is_some() {
             let digests: Vec<Digest> = manifest.layers.iter().map(|layer| layer.digest).collect();
-            let missing: Vec<Digest> =
-                digests.into_iter().filter(|digest| store.origins(digest).is_ok_and(|names| names.is_empty())).collect();
+            let missing: Vec<Digest> = digests
+                .into_iter()
+                .filter(|digest| store.origins(digest).is_ok_and(|names| names.is_empty()))
+                .collect();
             store.add_origins(&missing, &self.reference)?;
         }
         let digest = document.digest();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::build::{self, Built, Host, Trees};
-use crate::definition::{self, Definition};
+use crate::definition::{self, Compression, Definition};
 use crate::http;
 use crate::layer::{Profile, normalise};
 use crate::oci::{Descriptor, Digest, Document, Index, Platform, Reference};
@@ -144,12 +144,18 @@ struct Job {
     platforms: Vec<(Plan, build::Base)>,
 }
 
-fn job(name: &str, options: &BuildOptions, store: &Store, context: &Context<'_>) -> Result<Job, Error> {
+fn job(
+    name: &str,
+    options: &BuildOptions,
+    store: &Store,
+    context: &Context<'_>,
+) -> Result<Job, Error> {
     let sources = load(name, options)?;
     let definition = &sources.definition;
     let registries = options.access.registries(context);
     let found = base::find(&definition.base, options.always_pull, store, &registries, context)?;
-    let chosen = if options.platforms.is_empty() { &definition.platforms } else { &options.platforms };
+    let chosen =
+        if options.platforms.is_empty() { &definition.platforms } else { &options.platforms };
     let names: Vec<&str> = normalise::RULES.iter().map(|rule| rule.name).collect();
     let mut platforms = Vec::new();
     for platform in chosen {
@@ -178,7 +184,7 @@ fn check_platform(definition: &Definition, platform: &Platform) -> Result<(), Er
     }
     Err(plan::Error::Platform {
         name: definition.name.clone(),
-        platform: platform.clone(),
+        platform: Box::new(platform.clone()),
         known: definition.platforms.clone(),
     }
     .into())
@@ -190,11 +196,13 @@ pub(super) fn load(name: &str, options: &BuildOptions) -> Result<Sources, Error>
     Ok(Sources::load(&path).map_err(plan::Error::from)?)
 }
 
-fn source_date_epoch(context: &Context<'_>) -> Result<Option<i64>, Error> {
+pub(super) fn source_date_epoch(context: &Context<'_>) -> Result<Option<i64>, Error> {
     match context.env.get("SOURCE_DATE_EPOCH") {
         None => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {
-            Error::Usage(format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds since 1970"))
+            Error::Usage(format!(
+                "SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds since 1970"
+            ))
         }),
     }
 }
@@ -205,10 +213,15 @@ pub fn plan(options: &BuildOptions, context: &Context<'_>) -> Result<Vec<PlanRep
     options.names.iter().map(|name| plan_one(name, options, &store, context)).collect()
 }
 
-fn plan_one(name: &str, options: &BuildOptions, store: &Store, context: &Context<'_>) -> Result<PlanReport, Error> {
+fn plan_one(
+    name: &str,
+    options: &BuildOptions,
+    store: &Store,
+    context: &Context<'_>,
+) -> Result<PlanReport, Error> {
     let Job { sources, found, platforms } = job(name, options, store, context)?;
     let definition = &sources.definition;
-    let profile = profile(definition)?;
+    let profile = profile(definition);
     let mut warnings = BTreeSet::new();
     let mut reports = Vec::new();
     for (plan, base) in platforms {
@@ -217,7 +230,7 @@ fn plan_one(name: &str, options: &BuildOptions, store: &Store, context: &Context
         let mut layers = Vec::new();
         for layer in &plan.layers {
             let key = match &parents {
-                Some(parents) => Some(plan::key(&plan, layer, parents, Ownership::Kept)?),
+                Some(parents) => Some(plan::key(layer, parents, Ownership::Kept)?),
                 None => None,
             };
             let anew = options.no_cache || options.refresh.contains(&layer.name);
@@ -245,12 +258,17 @@ fn plan_one(name: &str, options: &BuildOptions, store: &Store, context: &Context
                 key,
                 state: state.to_owned(),
                 steps: layer.steps.len(),
-                switched_off: layer.off.iter().map(|off| format!("{}: {}", off.name, off.reason)).collect(),
+                switched_off: layer
+                    .off
+                    .iter()
+                    .map(|off| format!("{}: {}", off.name, off.reason))
+                    .collect(),
             });
         }
         let (mut fetch_bytes, mut disk_bytes) = (0, 0);
         if layers.iter().any(|layer| layer.state != "cached") {
-            let flavour = context.mode.map_or_else(|| "root".to_owned(), crate::sandbox::Mode::flavour);
+            let flavour =
+                context.mode.map_or_else(|| "root".to_owned(), crate::sandbox::Mode::flavour);
             let trees = Trees::new(store, store, flavour, context.report.as_ref());
             let needed = base.layers();
             fetch_bytes = trees.missing(&needed)?;
@@ -268,16 +286,22 @@ fn plan_one(name: &str, options: &BuildOptions, store: &Store, context: &Context
     Ok(PlanReport {
         name: definition.name.clone(),
         image: definition.image.clone(),
-        also: definition.destinations().into_iter().filter(|name| *name != definition.image).collect(),
+        also: definition
+            .destinations()
+            .into_iter()
+            .filter(|name| *name != definition.image)
+            .collect(),
         platforms: reports,
         warnings: warnings.into_iter().collect(),
     })
 }
 
-fn profile(definition: &Definition) -> Result<Profile, Error> {
-    let algorithm = definition.compression.name();
-    Profile::of_algorithm(algorithm)
-        .ok_or_else(|| Error::Usage(format!("no compression profile is known for `{algorithm}`")))
+/// Returns the newest profile of what the definition asks for.
+fn profile(definition: &Definition) -> Profile {
+    match definition.compression {
+        Compression::Gzip => Profile::Gzip1,
+        Compression::Zstd => Profile::Zstd1,
+    }
 }
 
 /// Builds one definition into the store. To be called inside the namespace.
@@ -291,7 +315,8 @@ pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
     let refresh: BTreeSet<String> = options.refresh.iter().cloned().collect();
     check_refresh(&refresh, &sources)?;
     let registries = options.access.registries(context);
-    let client = http::Client::new(http::Config::from_env(context.env).reporting_to(context.report.clone()));
+    let client =
+        http::Client::new(http::Config::from_env(context.env).reporting_to(context.report.clone()));
     let host = Host::new(context.env, client, context.report.as_ref());
     let mut built = Vec::new();
     for (plan, base) in &platforms {
@@ -301,7 +326,7 @@ pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
         let origins = Origins::new(&store, &registries, &base.manifest.layers)?;
         let how = build::Options {
             mode: context.mode()?,
-            profile: profile(definition)?,
+            profile: profile(definition),
             threads: context.threads,
             scratch: context.scratch,
             no_cache: options.no_cache,
@@ -363,14 +388,17 @@ pub(super) fn name_image(
 ) -> Result<(Digest, bool), Error> {
     let image = &definition.image;
     let also = definition.destinations();
-    let also: Vec<String> = also.iter().filter(|name| *name != image).map(ToString::to_string).collect();
+    let also: Vec<String> =
+        also.iter().filter(|name| *name != image).map(ToString::to_string).collect();
     let noted = |descriptor: &Descriptor| {
         let mut descriptor = descriptor.clone();
         descriptor.annotations.insert(publish::ALSO.to_owned(), also.join(" "));
         descriptor
     };
     let has = |platform: &Platform| {
-        manifests.iter().any(|entry| entry.platform.as_ref().is_some_and(|has| has.satisfies(platform)))
+        manifests
+            .iter()
+            .any(|entry| entry.platform.as_ref().is_some_and(|has| has.satisfies(platform)))
     };
     if !definition.platforms.iter().all(has) {
         for manifest in manifests {

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::fault::{self, Fault, Kind};
 use crate::oci::{Platform, Reference};
-use crate::{build, definition, disk, layer, plan, recipe, registry, rootfs, sandbox, store, transfer};
+use crate::{build, definition, disk, layer, plan, rootfs, sandbox, store, transfer};
 
 /// An operation that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -17,18 +17,12 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A registry.
-    #[error(transparent)]
-    Registry(#[from] registry::Error),
     /// A copy between store and registry.
     #[error(transparent)]
     Transfer(#[from] transfer::Error),
     /// A definition.
     #[error(transparent)]
     Definition(#[from] definition::Error),
-    /// A recipe.
-    #[error(transparent)]
-    Recipe(#[from] recipe::Error),
     /// A plan.
     #[error(transparent)]
     Plan(#[from] plan::Error),
@@ -45,7 +39,9 @@ pub enum Error {
     #[error(transparent)]
     Build(#[from] build::Error),
     /// No place for the store is known.
-    #[error("no place for the store: neither --store, OCIBUILD_STORE, XDG_DATA_HOME nor HOME says one")]
+    #[error(
+        "no place for the store: neither --store, OCIBUILD_STORE, XDG_DATA_HOME nor HOME says one"
+    )]
     NoStore,
     /// The current folder cannot be read.
     #[error("cannot tell the current folder")]
@@ -96,6 +92,12 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A document of our own that has no canonical form.
+    #[error("cannot encode a document of the image")]
+    Document(#[from] crate::oci::json::EncodeError),
+    /// A use of the library outside the namespace that it needs.
+    #[error("layers can be unpacked and steps run only inside a user namespace")]
+    NotInside,
     /// An option's value.
     #[error("{0}")]
     Usage(String),
@@ -106,10 +108,8 @@ impl Error {
         Some(match self {
             Error::Disk(error) => error,
             Error::Store(error) => error,
-            Error::Registry(error) => error,
             Error::Transfer(error) => error,
             Error::Definition(error) => error,
-            Error::Recipe(error) => error,
             Error::Plan(error) => error,
             Error::Layer(error) => error,
             Error::Rootfs(error) => error,
@@ -128,6 +128,7 @@ impl Fault for Error {
         match self {
             Error::NoStore | Error::Usage(_) => Kind::Usage,
             Error::NoFolder(_) | Error::Signals(_) => Kind::Environment,
+            Error::NotInside | Error::Document(_) => Kind::Bug,
             _ => Kind::Failed,
         }
     }

@@ -64,8 +64,12 @@ pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildRepor
         };
         store.put_bytes(&bytes)?;
         let config = inspect::parse_config(&bytes, reference)?;
-        let digests: Vec<_> =
-            manifest.layers.iter().filter(|layer| !store.has_whole(layer)).map(|layer| layer.digest).collect();
+        let digests: Vec<_> = manifest
+            .layers
+            .iter()
+            .filter(|layer| !store.has_whole(layer))
+            .map(|layer| layer.digest)
+            .collect();
         store.add_origins(&digests, reference)?;
         let mut entry = document.descriptor();
         entry.platform = Some(config.platform());
@@ -82,12 +86,17 @@ pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildRepor
         .platforms
         .iter()
         .filter(|platform| {
-            !entries.iter().any(|entry| entry.platform.as_ref().is_some_and(|has| has.satisfies(platform)))
+            !entries
+                .iter()
+                .any(|entry| entry.platform.as_ref().is_some_and(|has| has.satisfies(platform)))
         })
         .cloned()
         .collect();
     if !missing.is_empty() {
-        return Err(Error::MissingPlatforms { image: definition.image.clone(), platforms: missing });
+        return Err(Error::MissingPlatforms {
+            image: definition.image.clone(),
+            platforms: missing,
+        });
     }
     let (digest, complete) = name_image(definition, &entries, &store)?;
     Ok(BuildReport {
@@ -112,13 +121,18 @@ fn add(
     wanted: &[Platform],
     reference: &Reference,
 ) -> Result<(), Error> {
-    let is_wanted =
-        entry.platform.as_ref().is_some_and(|has| wanted.iter().any(|platform| has.satisfies(platform)));
+    let is_wanted = entry
+        .platform
+        .as_ref()
+        .is_some_and(|has| wanted.iter().any(|platform| has.satisfies(platform)));
     if !is_wanted {
         let has = entry.platform.as_ref().map_or_else(String::new, ToString::to_string);
-        return Err(Error::Usage(format!("`{reference}` is for {has}, which the definition does not name")));
+        return Err(Error::Usage(format!(
+            "`{reference}` is for {has}, which the definition does not name"
+        )));
     }
-    if entries.iter().any(|other| other.platform == entry.platform && other.digest != entry.digest) {
+    if entries.iter().any(|other| other.platform == entry.platform && other.digest != entry.digest)
+    {
         return Err(Error::Usage(format!("`{reference}` is a second image for the same platform")));
     }
     if !entries.iter().any(|other| other.digest == entry.digest) {

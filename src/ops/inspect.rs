@@ -6,7 +6,10 @@ use std::io::Read;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::oci::{ConfigDocument, Descriptor, Digest, Document, HistoryEntry, Manifest, Platform, Reference, media_type};
+use crate::oci::{
+    ConfigDocument, Descriptor, Digest, Document, HistoryEntry, Manifest, Platform, Reference,
+    media_type,
+};
 use crate::store::Store;
 use crate::transfer::{self, Source, Verify};
 
@@ -155,7 +158,8 @@ fn manifests_of(
     let mut found = Vec::new();
     for entry in document.index().map_err(damaged)?.manifests {
         // Attestations stand in an index as manifests of no platform.
-        let real = entry.platform.as_ref().is_none_or(|platform| platform.architecture != "unknown");
+        let real =
+            entry.platform.as_ref().is_none_or(|platform| platform.architecture != "unknown");
         if !real || !media_type::is_manifest(&entry.media_type) {
             continue;
         }
@@ -201,7 +205,10 @@ pub(super) fn read_config(
 }
 
 /// Reads a configuration blob's bytes, verified.
-pub(super) fn read_config_bytes(descriptor: &Descriptor, source: &dyn Source) -> Result<Vec<u8>, Error> {
+pub(super) fn read_config_bytes(
+    descriptor: &Descriptor,
+    source: &dyn Source,
+) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let stream = source.blob(descriptor, 0)?;
     Verify::new(stream, descriptor)
@@ -217,7 +224,12 @@ pub(super) fn parse_config(bytes: &[u8], reference: &Reference) -> Result<Config
         .map_err(|source| Error::Config { reference: reference.to_string(), source })
 }
 
-fn describe(platform: Platform, entry: &Descriptor, manifest: &Manifest, config: &ConfigDocument) -> ImagePlatform {
+fn describe(
+    platform: Platform,
+    entry: &Descriptor,
+    manifest: &Manifest,
+    config: &ConfigDocument,
+) -> ImagePlatform {
     let diff_ids = config.diff_ids();
     let history = config.history();
     let mut acts = history.iter().filter(|act| !act.empty_layer);

@@ -21,11 +21,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use access::Access;
-pub use build::{BuildOptions, LayerPlan, LayerReport, PlanReport, PlatformPlan, PlatformReport, build, plan};
 pub use build::BuildReport;
+pub use build::{
+    BuildOptions, LayerPlan, LayerReport, PlanReport, PlatformPlan, PlatformReport, build, plan,
+};
 pub use doctor::{DoctorReport, Finding, RuleReport, RulesReport, doctor, rules};
 pub use error::Error;
-pub use files::{ExportOptions, Format, ImportOptions, StoredReport, export, import};
+pub use files::{ExportOptions, ImportOptions, StoredReport, export, import};
 pub use gc::{GcReport, gc, remove};
 pub use index::{IndexOptions, index};
 pub use inspect::{ImageLayer, ImagePlatform, ImageReport, ListedReport, ShowOptions, list, show};
@@ -65,10 +67,21 @@ impl Context<'_> {
     fn open(&self) -> Result<Store, Error> {
         Ok(Store::open(self.store)?)
     }
+
+    /// Returns how this process is root, which operations on trees need.
+    fn mode(&self) -> Result<sandbox::Mode, Error> {
+        self.mode.ok_or(Error::NotInside)
+    }
+
+    fn flavour(&self) -> Result<String, Error> {
+        Ok(self.mode()?.flavour())
+    }
 }
 
 /// Kills what runs and removes what is half done, from a signal's thread just before the process ends.
 pub fn abandon() {
-    sandbox::kill_all();
+    crate::build::stop_steps();
+    // A killed step may still be on its way out, and its files would come back.
+    std::thread::sleep(std::time::Duration::from_millis(50));
     crate::store::abandon_runs();
 }

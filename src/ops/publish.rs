@@ -93,7 +93,14 @@ pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Vec<PushRepo
                     ..transfer::Options::default()
                 };
                 context.report.note(&format!("pushing {image} to {destination}"));
-                let summary = transfer::copy(&store, &registry, document, &tags, &copy, context.report.as_ref())?;
+                let summary = transfer::copy(
+                    &store,
+                    &registry,
+                    document,
+                    &tags,
+                    &copy,
+                    context.report.as_ref(),
+                )?;
                 note_origins(&store, document, &destination)?;
                 reports.push(PushReport {
                     image: image.clone(),
@@ -121,7 +128,9 @@ fn images(options: &PushOptions, store: &Store) -> Result<Vec<Reference>, Error>
         }
     }
     if images.is_empty() {
-        return Err(Error::Usage("no image in the store was built here; name one to push".to_owned()));
+        return Err(Error::Usage(
+            "no image in the store was built here; name one to push".to_owned(),
+        ));
     }
     Ok(images)
 }
@@ -165,8 +174,12 @@ fn documents(image: &Reference, by_digest: bool, store: &Store) -> Result<Vec<Do
 /// Says that an image is not in the store, and what is.
 pub(super) fn no_image(image: &Reference, store: &Store) -> Result<Error, Error> {
     let names: Vec<Reference> = store.names()?.into_iter().map(|(name, _)| name).collect();
-    let same: Vec<&Reference> =
-        names.iter().filter(|name| name.name() == image.name() || name.repository().ends_with(image.repository())).collect();
+    let same: Vec<&Reference> = names
+        .iter()
+        .filter(|name| {
+            name.name() == image.name() || name.repository().ends_with(image.repository())
+        })
+        .collect();
     let hint = if !same.is_empty() {
         format!("the store has {}", fault::list_of(&same))
     } else if names.is_empty() {
@@ -183,7 +196,11 @@ pub(super) fn no_image(image: &Reference, store: &Store) -> Result<Error, Error>
     Ok(Error::NoImage { reference: image.clone(), hint })
 }
 
-fn destinations(image: &Reference, options: &PushOptions, store: &Store) -> Result<Vec<Reference>, Error> {
+fn destinations(
+    image: &Reference,
+    options: &PushOptions,
+    store: &Store,
+) -> Result<Vec<Reference>, Error> {
     if !options.to.is_empty() {
         return Ok(options.to.clone());
     }
@@ -195,8 +212,9 @@ fn destinations(image: &Reference, options: &PushOptions, store: &Store) -> Resu
     for descriptor in named {
         let also = descriptor.annotations.get(ALSO).map(String::as_str).unwrap_or_default();
         for text in also.split_whitespace() {
-            let destination: Reference =
-                text.parse().map_err(|error: crate::oci::ReferenceError| Error::Usage(error.to_string()))?;
+            let destination: Reference = text
+                .parse()
+                .map_err(|error: crate::oci::ReferenceError| Error::Usage(error.to_string()))?;
             if !all.contains(&destination) {
                 all.push(destination);
             }

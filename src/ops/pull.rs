@@ -56,7 +56,8 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
     let mut unpacked = 0;
     if options.unpack {
         for entry in chosen(&document, platforms.as_deref())? {
-            let damaged = |source| Error::Damaged { reference: options.reference.to_string(), source };
+            let damaged =
+                |source| Error::Damaged { reference: options.reference.to_string(), source };
             let manifest = registry.document(&entry)?.manifest().map_err(damaged)?;
             let config = inspect::read_config(&manifest.config, &registry, &options.reference)?;
             let layers: Vec<_> = manifest.layers.iter().cloned().zip(config.diff_ids()).collect();
@@ -66,7 +67,8 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
     }
     let copy = transfer::Options { jobs: options.jobs, platforms, ..transfer::Options::default() };
     let name = options.reference.to_string();
-    let summary = transfer::copy(&registry, &store, &document, &[name], &copy, context.report.as_ref())?;
+    let summary =
+        transfer::copy(&registry, &store, &document, &[name], &copy, context.report.as_ref())?;
     let mut digests = Vec::new();
     for (_, manifest) in inspect::manifests(&options.reference, &document, &store)? {
         digests.extend(manifest.layers.iter().map(|layer| layer.digest));

@@ -47,7 +47,7 @@ pub use fsck::Problem;
 pub use gc::{Freed, GcOptions};
 pub use import::{Form, FormError, ImportOptions, Imported, Pack, Packed, Produce};
 pub use records::CachedLayer;
-pub use run::Run;
+pub use run::{Run, abandon_runs};
 pub use unpacked::{Slot, Unpacking};
 
 /// The annotation of an index entry that is one platform's part of a name's build to come.

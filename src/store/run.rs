@@ -1,10 +1,12 @@
 //! Run folders: a live process's temporary files in `run/N`, whose `lock` it holds. One whose owner
 //! is gone is swept when the next run begins.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Store, error};
 use crate::disk::{self, At, Lock};
@@ -15,6 +17,22 @@ use crate::report::Report;
 pub struct Run {
     path: PathBuf,
     _lock: Lock,
+}
+
+/// The run folders of this process.
+static LIVE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn live() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the run folders of this process with all in them, for one that is about to end by a
+/// signal and so drops nothing. What is written meanwhile is swept by the next run.
+pub fn abandon_runs() {
+    for path in std::mem::take(&mut *live()) {
+        // Nobody is left to tell.
+        remove_tree(&path).ok();
+    }
 }
 
 impl Store {
@@ -53,6 +71,7 @@ impl Run {
             match fs::create_dir(&path) {
                 Ok(()) => {
                     let lock = error::lock(&path.join("lock"))?;
+                    live().insert(path.clone());
                     return Ok(Run { path, _lock: lock });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -70,6 +89,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
+        live().remove(&self.path);
         // What cannot be removed now is for the next sweep.
         remove_tree(&self.path).ok();
     }
