@@ -12,6 +12,12 @@ mod support;
 // Pull and push against real registries.
 mod registry;
 
+// The store on real disks: other readers, several processes, kills, damage, no space.
+mod store;
+
+// Images as files: layouts, archives and root file systems, in and out, honest and hostile.
+mod formats;
+
 // Definitions and recipes: the repository's own, good and bad examples, and the schemas.
 mod intent;
 

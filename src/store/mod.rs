@@ -27,7 +27,7 @@ mod run;
 mod tarball;
 mod unpacked;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -138,8 +138,11 @@ fn is_complete(root: &Path) -> bool {
 fn make(root: &Path) -> Result<(), Error> {
     disk::make_dirs(root)?;
     let layout = root.join("oci-layout");
-    // `lock` alone is a store that another process is about to make.
-    if !layout.exists() && disk::list(root)?.iter().any(|name| name != "lock") {
+    // Another process may be making the store at this moment: `oci-layout` comes before all but
+    // the lock, so it is looked for after the others.
+    let begun =
+        |name: &OsString| name == "lock" || name.as_encoded_bytes().starts_with(b".oci-layout.");
+    if !disk::list(root)?.iter().all(begun) && !layout.exists() {
         return Err(Error::NotAStore { path: root.to_owned() });
     }
     let _lock = error::lock(&root.join("lock"))?;
