@@ -8,9 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::tarball::{Kind, Reader, clean};
+use super::tarball::{Kind, Reader};
 use super::{Error, Store};
 use crate::disk::At;
+use crate::oci::Digest;
 use crate::oci::media_type::Compression;
 
 /// Links in a tar may point to links; nobody chains more than this.
@@ -47,8 +48,13 @@ pub(super) enum Files {
 }
 
 pub(super) enum Member {
-    Content { at: u64, size: u64 },
+    Content {
+        at: u64,
+        size: u64,
+    },
     Link(String),
+    /// A device, or a link that leads out; why it cannot be read.
+    Odd(&'static str),
 }
 
 impl Files {
@@ -56,21 +62,22 @@ impl Files {
     /// nameless file in the store's run folder.
     pub(super) fn open(store: &Store, input: Input<'_>) -> Result<Files, Error> {
         let label = input.label();
+        let failed = |error| Error::of_stream(error, label.clone());
         let file = match input {
             Input::Path(path) if path.is_dir() => return Ok(Files::Folder(path.to_owned())),
             Input::Path(path) => {
                 let mut file = File::open(path).at("open", path)?;
-                let (compression, _) = sniff(&mut file).at("read", path)?;
+                let (compression, _) = sniff(&mut file).map_err(failed)?;
                 file.seek(SeekFrom::Start(0)).at("read", path)?;
                 match compression {
                     Compression::None => file,
-                    _ => spool(store, decoder(compression, file).at("read", path)?, &label)?,
+                    _ => spool(store, decoder(compression, file).map_err(failed)?, &label)?,
                 }
             }
             Input::Stream(_, mut stream) => {
-                let (compression, start) = sniff(&mut stream).at("read", &label)?;
+                let (compression, start) = sniff(&mut stream).map_err(failed)?;
                 let whole = io::Cursor::new(start).chain(stream);
-                spool(store, decoder(compression, whole).at("read", &label)?, &label)?
+                spool(store, decoder(compression, whole).map_err(failed)?, &label)?
             }
         };
         let members =
@@ -82,7 +89,7 @@ impl Files {
     pub(super) fn has(&self, name: &str) -> bool {
         match self {
             Files::Folder(folder) => folder.join(name).is_file(),
-            Files::Tar { members, .. } => find(members, name).is_some(),
+            Files::Tar { members, .. } => !matches!(find(members, name), Found::Nothing),
         }
     }
 
@@ -97,6 +104,11 @@ impl Files {
     /// Opens a file and returns its size. `name` is one of the format's own, or clean.
     pub(super) fn open_file(&self, name: &str) -> Result<(Box<dyn Read + Send + '_>, u64), Error> {
         let missing = || Error::NoFile { path: self.label(name) };
+        if let Files::Tar { members, .. } = self
+            && let Found::Odd(why) = find(members, name)
+        {
+            return Err(Error::Contradiction { path: self.label(name), what: why.to_owned() });
+        }
         match self {
             Files::Folder(folder) => {
                 let path = folder.join(name);
@@ -109,7 +121,9 @@ impl Files {
                 Ok((Box::new(file), metadata.len()))
             }
             Files::Tar { file, members, .. } => {
-                let (at, size) = find(members, name).ok_or_else(missing)?;
+                let Found::Content { at, size } = find(members, name) else {
+                    return Err(missing());
+                };
                 Ok((Box::new(Slice { file, at, left: size }), size))
             }
         }
@@ -128,15 +142,24 @@ impl Files {
     }
 }
 
-fn find(members: &BTreeMap<String, Member>, name: &str) -> Option<(u64, u64)> {
+/// What a name leads to.
+enum Found {
+    Content { at: u64, size: u64 },
+    Odd(&'static str),
+    Nothing,
+}
+
+fn find(members: &BTreeMap<String, Member>, name: &str) -> Found {
     let mut name = name;
     for _ in 0..LINKS {
-        match members.get(name)? {
-            Member::Content { at, size } => return Some((*at, *size)),
-            Member::Link(target) => name = target,
+        match members.get(name) {
+            None => return Found::Nothing,
+            Some(Member::Content { at, size }) => return Found::Content { at: *at, size: *size },
+            Some(Member::Odd(why)) => return Found::Odd(why),
+            Some(Member::Link(target)) => name = target,
         }
     }
-    None
+    Found::Odd("a link that goes round in circles")
 }
 
 /// Lists a tar's files and links; the last of a name counts, as for everyone who unpacks.
@@ -159,14 +182,14 @@ fn index(file: &File) -> io::Result<BTreeMap<String, Member>> {
             Kind::Symlink => {
                 let folder =
                     entry.path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-                Member::Link(resolve(&[&entry.path[..folder], &entry.link].concat(), &name)?)
+                match resolve(&[&entry.path[..folder], &entry.link].concat()) {
+                    Some(target) => Member::Link(target),
+                    None => Member::Odd("a link that leaves the archive"),
+                }
             }
             Kind::Link => Member::Link(String::from_utf8_lossy(&entry.link).into_owned()),
             Kind::Folder => continue,
-            Kind::Char | Kind::Block | Kind::Fifo => {
-                let odd = format!("the entry `{name}` is neither file, folder nor link");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, odd));
-            }
+            Kind::Char | Kind::Block | Kind::Fifo => Member::Odd("neither a file nor a link"),
         };
         members.insert(name, member);
     }
@@ -174,20 +197,41 @@ fn index(file: &File) -> io::Result<BTreeMap<String, Member>> {
 }
 
 /// Follows `..` within the archive only.
-fn resolve(path: &[u8], name: &str) -> io::Result<String> {
+fn resolve(path: &[u8]) -> Option<String> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {
-            b".." if parts.pop().is_none() => {
-                let out = format!("the link `{name}` leaves the archive");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, out));
-            }
-            b".." => {}
+            b"" | b"." => {}
+            b".." => drop(parts.pop()?),
             part => parts.push(part),
         }
     }
-    let path = clean(&parts.join(&b'/'))?;
-    Ok(String::from_utf8_lossy(&path).into_owned())
+    String::from_utf8(parts.join(&b'/')).ok()
+}
+
+/// Tells by its first names whether a compressed tar is an image's archive rather than a root file
+/// system, so that only the former is decompressed to a file.
+pub(super) fn begins_as_archive(path: &Path) -> Result<Option<bool>, Error> {
+    let mut file = File::open(path).at("open", path)?;
+    let failed = |error| Error::of_stream(error, path.to_owned());
+    let (compression, _) = sniff(&mut file).map_err(failed)?;
+    if compression == Compression::None {
+        return Ok(None);
+    }
+    file.seek(SeekFrom::Start(0)).at("read", path)?;
+    let mut reader = Reader::new(decoder(compression, file).map_err(failed)?);
+    while let Some(entry) = reader.next().map_err(failed)? {
+        let name = entry.name();
+        let first = name.split('/').next().unwrap_or_default();
+        if !first.is_empty() {
+            let stem = first.split('.').next().unwrap_or_default();
+            let known = ["oci-layout", "index.json", "manifest.json", "repositories", "blobs"];
+            return Ok(Some(
+                known.contains(&first) || format!("sha256:{stem}").parse::<Digest>().is_ok(),
+            ));
+        }
+    }
+    Ok(Some(false))
 }
 
 /// A part of a file, read by offset, so that several can be read at once.
@@ -255,7 +299,7 @@ fn spool(store: &Store, mut stream: impl Read, label: &Path) -> Result<File, Err
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(crate::disk::Error::new("read", label, error).into()),
+            Err(error) => return Err(Error::of_stream(error, label.to_owned())),
         };
         io::Write::write_all(&mut file, &buffer[..read]).at("write to", run.path())?;
     }

@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::files::{Files, Input};
+use super::files::{Files, Input, begins_as_archive};
 use super::{Error, Staged, Store, docker, layout, root};
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
 use crate::report::Report;
@@ -157,13 +157,13 @@ impl Store {
             Input::Stream(..) => None,
         };
         let label = input.label();
-        // A root file system may be any tar, even one with odd entries; it is told by what it lacks.
-        let files = match (Files::open(self, input), path, options.form) {
-            (Err(Error::Archive { .. }), Some(path), None) => {
-                return root::load(self, Input::Path(path), options, report);
-            }
-            (files, ..) => files?,
-        };
+        if let (None, Some(path)) = (options.form, path)
+            && !path.is_dir()
+            && begins_as_archive(path)? == Some(false)
+        {
+            return root::load(self, input, options, report);
+        }
+        let files = Files::open(self, input)?;
         let form = options.form.or_else(|| detect(&files));
         match (form, path) {
             (Some(Form::Layout | Form::OciArchive), _) => {
