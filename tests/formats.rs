@@ -133,9 +133,8 @@ impl Tar {
     /// The next entry has this xattr.
     fn xattr(&mut self, name: &str, value: &[u8]) -> &mut Tar {
         let key = format!("SCHILY.xattr.{name}=");
-        let length = (10..).find(|length: &usize| {
-            *length == length.to_string().len() + 2 + key.len() + value.len()
-        });
+        let rest = 2 + key.len() + value.len();
+        let length = (rest..rest + 9).find(|length| *length == rest + length.to_string().len());
         let record = [format!("{} {key}", length.unwrap()).as_bytes(), value, b"\n"].concat();
         self.add("pax", tar::EntryType::XHeader, &record, |_| {})
     }
@@ -460,7 +459,7 @@ fn hostile_files_are_refused_by_name_and_leave_nothing() {
     with(&blob(layer.digest), None, "is missing");
     with(&blob(manifest.digest), None, "is missing");
     let document = std::fs::read(blob(manifest.digest)).unwrap();
-    let text = String::from_utf8(document.clone()).unwrap().replace("2", "3");
+    let text = String::from_utf8(document.clone()).unwrap().replace('2', "3");
     with(&blob(manifest.digest), Some(text.as_bytes()), "holds sha256:");
     with(&layout.join("index.json"), Some(b"{"), "index.json is damaged");
     with(&layout.join("oci-layout"), Some(br#"{"imageLayoutVersion":"2.0"}"#), "version `2.0`");

@@ -87,8 +87,8 @@ fn child_process() {
             let mut writer = store.writer().unwrap();
             writer.write_all(&noise(4 << 20, 2)).unwrap();
             writer.flush().unwrap();
-            println!("\nwriting");
-            std::thread::sleep(std::time::Duration::from_secs(60));
+            std::io::stdout().write_all(b"\nwriting\n").unwrap();
+            std::thread::sleep(std::time::Duration::from_mins(1));
         }
         other => panic!("{other}"),
     }

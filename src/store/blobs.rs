@@ -401,7 +401,7 @@ mod tests {
             store.inner.nameless.set(nameless).unwrap();
             let put = || {
                 let mut writer = store.writer().unwrap();
-                for chunk in [&b"ab"[..], &[b'c'; BUFFER + 1], b"d"] {
+                for chunk in [&b"ab"[..], &vec![b'c'; BUFFER + 1], b"d"] {
                     writer.write_all(chunk).unwrap();
                 }
                 writer.commit(None).unwrap()

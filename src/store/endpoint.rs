@@ -17,7 +17,7 @@ impl Source for Store {
     fn resolve(&self, reference: &Reference) -> Result<Descriptor, transfer::Error> {
         let found = Store::resolve(self, reference)?;
         Ok(found.ok_or_else(|| Error::NoName {
-            name: reference.clone(),
+            name: Box::new(reference.clone()),
             path: self.root().to_owned(),
         })?)
     }

@@ -76,7 +76,7 @@ pub enum Error {
     #[error("there is no image `{name}` in {}", path.display())]
     NoName {
         /// The name.
-        name: Reference,
+        name: Box<Reference>,
         /// The store.
         path: PathBuf,
     },
@@ -132,7 +132,7 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         #[source]
-        source: transfer::Error,
+        source: Box<transfer::Error>,
     },
     /// A file or stream without an image that could be taken.
     #[error("{} holds {what}", path.display())]
@@ -173,7 +173,7 @@ pub enum Error {
         /// The image.
         name: String,
         /// The platform that was asked for, or stands for this machine.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// The platforms that there are.
         offered: Vec<Platform>,
     },
@@ -210,7 +210,7 @@ impl Error {
     pub(super) fn of_stream(error: io::Error, path: PathBuf) -> Error {
         match error.downcast::<Error>().map_err(io::Error::downcast::<transfer::Error>) {
             Ok(error) => error,
-            Err(Ok(source)) => Error::Content { path, source },
+            Err(Ok(source)) => Error::Content { path, source: Box::new(source) },
             Err(Err(error)) => match error.downcast::<disk::Error>() {
                 Ok(error) => Error::Disk(error),
                 Err(source)

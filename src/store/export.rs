@@ -83,8 +83,10 @@ impl Store {
         report: &dyn Report,
     ) -> Result<(), Error> {
         let found = self.resolve(name)?;
-        let image = found
-            .ok_or_else(|| Error::NoName { name: name.clone(), path: self.root().to_owned() })?;
+        let image = found.ok_or_else(|| Error::NoName {
+            name: Box::new(name.clone()),
+            path: self.root().to_owned(),
+        })?;
         match output {
             Output::Path(folder) if options.form == Form::Layout => {
                 self.export_copy(name, &image, options, folder.to_owned(), report, &mut |copied| {
@@ -197,7 +199,7 @@ impl Store {
                 (_, Some(found), _) => found,
                 (None, None, [only]) => only,
                 (wanted, ..) => {
-                    let wanted = wanted.unwrap_or(&host).clone();
+                    let wanted = Box::new(wanted.unwrap_or(&host).clone());
                     return Err(Error::NoPlatform {
                         name: name.to_string(),
                         wanted,
@@ -214,7 +216,7 @@ impl Store {
                 .map_err(|source| Error::Json { path, source })?;
             let has = config.platform();
             if !has.satisfies(wanted) {
-                let (name, wanted) = (name.to_string(), wanted.clone());
+                let (name, wanted) = (name.to_string(), Box::new(wanted.clone()));
                 return Err(Error::NoPlatform { name, wanted, offered: vec![has] });
             }
         }

@@ -2,7 +2,7 @@
 //! first pass over the layers keeps only names and decides which entry of which layer remains, a
 //! second one picks the contents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::ops::Bound;
 use std::path::Path;
@@ -45,7 +45,7 @@ pub(super) fn write(
         for (path, node) in &tree.nodes {
             if let Some(entry) = &node.entry
                 && (entry.kind == Kind::Folder) == want_folders
-                && names.get(&node.id).and_then(|names| names.first()) == Some(&path)
+                && names.get(&node.id).and_then(|names| names.first()) == Some(&path.as_slice())
             {
                 write_named(&mut tar, entry, &names[&node.id], &mut io::empty()).map_err(failed)?;
             }
@@ -53,7 +53,7 @@ pub(super) fn write(
     }
     for (number, layer) in manifest.layers.iter().enumerate() {
         let from = names.range((number, 0)..(number + 1, 0));
-        if from.into_iter().any(|(id, _)| tree.contents.contains_key(id)) {
+        if from.into_iter().any(|(id, _)| tree.contents.contains(id)) {
             copy_files(store, layer, number, &tree, &names, &mut tar)?;
         }
         task.advance(layer.size);
@@ -83,7 +83,7 @@ fn copy_files(
     layer: &Descriptor,
     number: usize,
     tree: &Tree,
-    names: &BTreeMap<Id, Vec<&Vec<u8>>>,
+    names: &BTreeMap<Id, Vec<&[u8]>>,
     tar: &mut Writer<&mut dyn Write>,
 ) -> Result<(), Error> {
     let mut copy = || -> io::Result<()> {
@@ -92,7 +92,7 @@ fn copy_files(
         while let Some(entry) = reader.next()? {
             let id = (number, place);
             place += 1;
-            if let Some(names) = names.get(&id).filter(|_| tree.contents.contains_key(&id)) {
+            if let Some(names) = names.get(&id).filter(|_| tree.contents.contains(&id)) {
                 write_named(tar, &entry, names, &mut reader)?;
             }
         }
@@ -105,7 +105,7 @@ fn copy_files(
 fn write_named(
     tar: &mut Writer<&mut dyn Write>,
     entry: &Entry,
-    names: &[&Vec<u8>],
+    names: &[&[u8]],
     content: &mut dyn io::Read,
 ) -> io::Result<()> {
     let Some((first, others)) = names.split_first() else { return Ok(()) };
@@ -138,7 +138,7 @@ struct Node {
 struct Tree {
     nodes: BTreeMap<Vec<u8>, Node>,
     /// The files with content.
-    contents: BTreeMap<Id, ()>,
+    contents: BTreeSet<Id>,
 }
 
 impl Tree {
@@ -195,7 +195,7 @@ impl Tree {
                 Node { id: target.id, kind: target.kind, entry: target.entry.clone() }
             }
             Kind::File => {
-                self.contents.insert(id, ());
+                self.contents.insert(id);
                 Node { id, kind: Kind::File, entry: None }
             }
             kind => Node { id, kind, entry: Some(entry.clone()) },
@@ -223,8 +223,8 @@ impl Tree {
     }
 
     /// Returns each remaining entry's names in order.
-    fn names(&self) -> BTreeMap<Id, Vec<&Vec<u8>>> {
-        let mut names: BTreeMap<Id, Vec<&Vec<u8>>> = BTreeMap::new();
+    fn names(&self) -> BTreeMap<Id, Vec<&[u8]>> {
+        let mut names: BTreeMap<Id, Vec<&[u8]>> = BTreeMap::new();
         for (path, node) in &self.nodes {
             names.entry(node.id).or_default().push(path);
         }

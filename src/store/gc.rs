@@ -479,8 +479,7 @@ mod tests {
         let there: Vec<bool> =
             keys.iter().map(|(_, id)| store.blob_for(id, "gzip-1").unwrap().is_some()).collect();
         assert_eq!(there, [true, false, true]);
-        let options =
-            GcOptions { max_age: Some(Duration::from_secs(86400)), ..GcOptions::default() };
+        let options = GcOptions { max_age: Some(Duration::from_hours(24)), ..GcOptions::default() };
         store.gc(&options, &Silent).unwrap();
         let there: Vec<bool> =
             keys.iter().map(|(key, _)| store.cached(key).unwrap().is_some()).collect();

@@ -215,14 +215,17 @@ pub(super) fn choose<T>(
             name == wanted || named(name).is_some_and(|name| named(wanted).as_ref() == Some(&name))
         }),
     });
-    match (matching.next(), matching.next(), select) {
-        (Some((names, thing)), None, _) => Ok((names.into_iter().next(), thing)),
-        (Some((names, thing)), Some(_), Some(_)) => Ok((names.into_iter().next(), thing)),
-        (None, ..) if count == 0 => {
+    match (matching.next(), matching.next()) {
+        // Of several with one name the first is as good as any.
+        (Some((names, thing)), second) if second.is_none() || select.is_some() => {
+            Ok((names.into_iter().next(), thing))
+        }
+        (None, _) if count == 0 => {
             Err(Error::NoImage { path: path.to_owned(), what: "no image".to_owned() })
         }
-        (_, _, select) => {
-            Err(Error::Which { path: path.to_owned(), wanted: select.map(str::to_owned), offered })
+        _ => {
+            let (path, wanted) = (path.to_owned(), select.map(str::to_owned));
+            Err(Error::Which { path, wanted, offered })
         }
     }
 }

@@ -111,20 +111,27 @@ fn bury(dir: &Path) -> Result<Vec<PathBuf>, Error> {
                 Err(Error::Disk(error)) if error.is_not_found() => continue,
                 Err(error) => return Err(error),
             };
-            let aside = (1u32..)
-                .map(|number| dir.join(format!(".dead-{}-{number}", name.to_string_lossy())))
-                .find(|aside| !aside.exists());
-            if let Some(aside) = aside {
-                match fs::rename(&path, &aside) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    other => other.at("rename", &path)?,
-                }
-                dead.push(aside);
+            let aside = free_name(dir, &format!(".dead-{}", name.to_string_lossy()));
+            match fs::rename(&path, &aside) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.at("rename", &path)?,
             }
+            dead.push(aside);
             drop(lock);
         }
     }
     Ok(dead)
+}
+
+/// Returns a name that nothing has yet.
+fn free_name(dir: &Path, stem: &str) -> PathBuf {
+    let mut name = dir.join(stem);
+    let mut number = 1;
+    while name.exists() {
+        number += 1;
+        name = dir.join(format!("{stem}-{number}"));
+    }
+    name
 }
 
 /// Removes a tree; one that is gone is fine. Folders without write permission are no obstacle.
@@ -177,7 +184,7 @@ mod tests {
         let dead = store.path("run/77");
         fs::create_dir_all(dead.join("tree/sub")).unwrap();
         fs::write(dead.join("tree/sub/file"), b"x").unwrap();
-        fs::set_permissions(dead.join("tree/sub"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dead.join("tree/sub"), fs::Permissions::from_mode(0o0)).unwrap();
         let second = store.begin_run(&Silent).unwrap();
         assert!(!dead.exists());
         assert!(live.path().join("file").exists());
