@@ -26,6 +26,8 @@ pub struct Lock {
     pub base: Option<Base>,
     /// The date of each layer, in seconds since 1970.
     pub source_dates: BTreeMap<String, i64>,
+    /// Where the dates stand.
+    pub source_date_spans: BTreeMap<String, Span>,
 }
 
 /// A base as it was.
@@ -87,9 +89,14 @@ pub fn parse(file: &Arc<File>, problems: &Problems) -> Option<Lock> {
         return None;
     }
     let base = table.table("base").and_then(base);
-    let source_dates = table.table("source-dates").map(dates).unwrap_or_default();
+    let dates = table.table("source-dates").map(dates).unwrap_or_default();
     table.finish(&[]);
-    (problems.count() == before).then(|| Lock { file: Arc::clone(file), base, source_dates })
+    (problems.count() == before).then(|| Lock {
+        file: Arc::clone(file),
+        base,
+        source_dates: dates.iter().map(|(name, (date, _))| (name.clone(), *date)).collect(),
+        source_date_spans: dates.into_iter().map(|(name, (_, span))| (name, span)).collect(),
+    })
 }
 
 fn base(mut table: Table<'_>) -> Option<Base> {
@@ -124,14 +131,14 @@ fn base(mut table: Table<'_>) -> Option<Base> {
     Some(Base { reference: reference?, digest: digest?, platforms, span })
 }
 
-fn dates(table: Table<'_>) -> BTreeMap<String, i64> {
+fn dates(table: Table<'_>) -> BTreeMap<String, (i64, Span)> {
     let (file, problems) = (table.file(), table.problems());
     let mut dates = BTreeMap::new();
     for (name, seconds, span) in table.into_integers() {
         if seconds < 0 {
             problems.meaning(file, span, "a date before 1970");
         } else {
-            dates.insert(name, seconds);
+            dates.insert(name, (seconds, span));
         }
     }
     dates

@@ -21,14 +21,17 @@ const FOREIGN: [(&str, &str); 9] = [
     ("user", "config.user"),
 ];
 
-/// Reads a definition's file.
+/// Reads a definition's file; see [`parse`].
 pub fn load(path: &Path, problems: &Problems) -> Option<Definition> {
     parse(&File::read(path, problems)?, problems)
 }
 
 /// Reads a definition's text; the file's path says where recipes are looked for.
+///
+/// With problems it is a draft, good for finding more of them and for nothing else.
 pub fn parse(file: &Arc<File>, problems: &Problems) -> Option<Definition> {
-    let before = problems.count();
+    // Stands where a name is wrong or missing, in a draft alone.
+    let nowhere = || "localhost/nowhere".parse::<Reference>().ok();
     let mut table = Table::read(file, problems);
     let name = name(file, problems);
     let image = table.required_text("image", "\"ghcr.io/me/mine\"");
@@ -49,11 +52,11 @@ pub fn parse(file: &Arc<File>, problems: &Problems) -> Option<Definition> {
         .map(|(key, (_, text))| (key, text.value))
         .collect();
     table.finish(&FOREIGN);
-    let (base, base_span) = base?;
-    let definition = Definition {
+    let (base, base_span) = base.or_else(|| Some((nowhere()?, 0..0)))?;
+    Some(Definition {
         name,
         file: Arc::clone(file),
-        image: image?,
+        image: image.or_else(nowhere)?,
         also,
         tags,
         base,
@@ -64,8 +67,7 @@ pub fn parse(file: &Arc<File>, problems: &Problems) -> Option<Definition> {
         layers,
         config,
         annotations,
-    };
-    (problems.count() == before).then_some(definition)
+    })
 }
 
 fn name(file: &File, problems: &Problems) -> String {
@@ -177,17 +179,16 @@ fn platforms(table: &mut Table<'_>) -> Vec<Platform> {
             }
             Ok(platform) => {
                 let architecture = platform.architecture.as_str();
-                if !KNOWN_ARCHITECTURES.contains(&architecture) {
-                    let meant = match nearest(architecture, KNOWN_ARCHITECTURES) {
-                        Some(meant) => format!("did you mean `linux/{meant}`?"),
-                        None => {
-                            format!("there are {}", crate::fault::list_of(&KNOWN_ARCHITECTURES))
-                        }
-                    };
-                    let message = format!("unknown architecture `{architecture}`; {meant}");
-                    table.wrong(text.span, message);
+                if KNOWN_ARCHITECTURES.contains(&architecture) {
+                    platforms.push(platform);
+                    continue;
                 }
-                platforms.push(platform);
+                let meant = match nearest(architecture, KNOWN_ARCHITECTURES) {
+                    Some(meant) => format!("did you mean `linux/{meant}`?"),
+                    None => format!("there are {}", crate::fault::list_of(&KNOWN_ARCHITECTURES)),
+                };
+                let message = format!("unknown architecture `{architecture}`; {meant}");
+                table.wrong(text.span, message);
             }
             Err(error) => table.wrong(text.span, error.to_string()),
         }

@@ -1,6 +1,6 @@
 //! The environment of a step that runs a program, as far as a plan knows it.
 //!
-//! Later ones win: the image's own variables, those that make builds repeatable and keep caches out
+//! Later ones win: the image's own variables (but for those that speak of its user), those that make builds repeatable and keep caches out
 //! of the image, where the step runs, the recipe's arguments, the step's own. What depends on the
 //! tree (`DISTRIBUTION`, `HOME`) or on the machine (proxies, the CA bundle) comes on top when the
 //! step runs, and is in no key.
@@ -15,7 +15,7 @@ use crate::text::Template;
 pub const CACHE_DIR: &str = "/var/cache/ocibuild";
 
 /// Variables that make the same input give the same output.
-pub const CONSTANTS: [(&str, &str); 9] = [
+pub const CONSTANTS: [(&str, &str); 11] = [
     ("DEBIAN_FRONTEND", "noninteractive"),
     // TeX looks at SOURCE_DATE_EPOCH only when told to.
     ("FORCE_SOURCE_DATE", "1"),
@@ -25,6 +25,9 @@ pub const CONSTANTS: [(&str, &str); 9] = [
     // Sets of strings have another order in each run otherwise, which ends up in files.
     ("PYTHONHASHSEED", "0"),
     ("TZ", "UTC"),
+    // Questions to the registry that change nothing in the tree.
+    ("npm_config_audit", "false"),
+    ("npm_config_fund", "false"),
     // npm keeps a log of each run beside its cache.
     ("npm_config_logs_max", "0"),
     ("npm_config_update_notifier", "false"),
@@ -39,6 +42,9 @@ pub const CACHES: [(&str, &str); 6] = [
     ("XDG_CACHE_HOME", "/var/cache/ocibuild/xdg"),
     ("npm_config_cache", "/var/cache/ocibuild/npm"),
 ];
+
+/// Variables that speak of the image's user; a step has its own, from the tree's `/etc/passwd`.
+const OF_THE_USER: [&str; 3] = ["HOME", "LOGNAME", "USER"];
 
 /// What a program finds when the image says nothing of where programs are.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -57,7 +63,9 @@ pub(super) fn of_step(
     };
     set("PATH", PATH);
     for (name, value) in image {
-        set(name, value);
+        if !OF_THE_USER.contains(&name.as_str()) {
+            set(name, value);
+        }
     }
     for (name, value) in CONSTANTS.iter().chain(&CACHES) {
         set(name, value);

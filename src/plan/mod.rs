@@ -7,6 +7,8 @@
 
 mod config;
 mod environment;
+#[cfg(test)]
+mod example;
 mod key;
 mod os_release;
 mod resolve;

@@ -393,3 +393,188 @@ fn recipe_digest(
     });
     Ok(Digest::of(&canonical::encode(&value)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::example::Example;
+    use super::super::{Act, OsRelease};
+    use super::*;
+    use crate::oci::ConfigDocument;
+
+    fn noble() -> OsRelease {
+        OsRelease::parse("ID=ubuntu\nVERSION_CODENAME=noble\nVERSION_ID=\"24.04\"\n")
+    }
+
+    fn acts(plan: &Plan, tree: &OsRelease) -> Vec<Act> {
+        plan.layers[0].steps.iter().map(|step| step.resolve(tree).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_step_is_filled_in_by_the_plan_and_then_by_the_tree() {
+        let plan = Example::default().plan();
+        let acts = acts(&plan, &noble());
+        let Act::Run(run) = &acts[0] else { panic!("{:?}", acts[0]) };
+        let argv = ["/bin/bash", "/run/ocibuild/recipe/install.sh", "--for", "noble", "1.2"];
+        assert_eq!(run.argv, argv);
+        assert_eq!(run.title, "install.sh --for noble 1.2");
+        assert_eq!(run.user.to_string(), "1000:100");
+        for (name, value) in [
+            ("PATH", "/usr/bin:/bin"),
+            ("NB_USER", "jovyan"),
+            ("TOOL_HOME", "/opt/tool-1.2"),
+            ("VERSION", "1.2"),
+            ("OTHER_ARG", "x"),
+            ("MODE", "full"),
+            ("ARCH", "amd64"),
+            ("MACHINE", "x86_64"),
+            ("CODENAME", "noble"),
+            ("DISTRIBUTION", "ubuntu"),
+            ("RELEASE", "24.04"),
+            ("SOURCE_DATE_EPOCH", "1739188800"),
+            ("PYTHONHASHSEED", "0"),
+            ("OCIBUILD_RECIPE", "/run/ocibuild/recipe"),
+            ("PIP_CACHE_DIR", "/var/cache/ocibuild/pip"),
+        ] {
+            assert_eq!(run.env.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        let Act::Run(inline) = &acts[2] else { panic!("{:?}", acts[2]) };
+        let argv = ["/bin/bash", "-euo", "pipefail", "-c", "echo {not-a-variable}"];
+        assert_eq!(inline.argv, argv);
+        assert!(!inline.network && !inline.env.contains_key("MODE"));
+        assert_eq!(inline.env["PATH"], "/usr/bin:/bin:/opt/tool-1.2/bin");
+        let Act::Fetch { url, sha256, .. } = &acts[4] else { panic!("{:?}", acts[4]) };
+        assert_eq!(url, "https://example.org/1.2/tool-x86_64-24.04.tar");
+        assert_eq!(*sha256, Some(Digest::of(b"")));
+        assert_eq!(
+            plan.layers[0].off,
+            [Off { name: "arm".to_owned(), reason: "only on arm64, this is amd64".to_owned() }]
+        );
+        let nameless = OsRelease::parse("ID=debian\n");
+        let missing = plan.layers[0].steps[0].resolve(&nameless).unwrap_err();
+        assert!(missing.to_string().contains("VERSION_CODENAME"), "{missing}");
+    }
+
+    #[test]
+    fn the_configuration_keeps_what_is_not_said() {
+        let mut example = Example::default();
+        example.definition.push_str(
+            "[config]\nenv = { PATH = \"/first:{PATH}\", NEW = \"{{}}\" }\nports = [8787, \"53/udp\"]\n\
+             labels = { b = \"mine\" }\n",
+        );
+        let plan = example.plan();
+        let mut config = ConfigDocument::read(&serde_json::to_vec(&example.base).unwrap()).unwrap();
+        plan.config.apply(&mut config);
+        let mut expected = example.base.clone();
+        let parameters = &mut expected["config"];
+        parameters["Env"] = json!([
+            "PATH=/first:/usr/bin:/bin:/opt/tool-1.2/bin",
+            "NB_USER=jovyan",
+            "TOOL_HOME=/opt/tool-1.2",
+            "NEW={}"
+        ]);
+        parameters["ExposedPorts"] = json!({"8888/tcp": {}, "8787/tcp": {}, "53/udp": {}});
+        parameters["Labels"] = json!({
+            "a": "base",
+            "b": "mine",
+            "org.opencontainers.image.base.name": "quay.io/a/base:1",
+            "org.opencontainers.image.base.digest": Digest::of(b"manifest").to_string(),
+        });
+        assert_eq!(config.as_json(), expected);
+        assert_eq!(plan.home.as_deref(), Some("/home/jovyan"));
+        assert_eq!(plan.annotations["org.opencontainers.image.base.name"], "quay.io/a/base:1");
+    }
+
+    #[test]
+    fn an_entrypoint_is_replaced_with_its_command_or_taken_away() {
+        let mut example = Example::default();
+        example
+            .definition
+            .push_str("[config]\nentrypoint = []\ncommand = [\"bash\"]\nuser = \"0\"\n");
+        let mut config = ConfigDocument::read(&serde_json::to_vec(&example.base).unwrap()).unwrap();
+        example.plan().config.apply(&mut config);
+        assert_eq!(config.parameter("Entrypoint"), None);
+        assert_eq!(config.parameter("Cmd"), Some(&json!(["bash"])));
+        assert_eq!(config.user(), "0");
+        assert_eq!(config.working_dir(), "/home/jovyan");
+    }
+
+    #[test]
+    fn the_date_is_the_locks_then_the_callers_then_the_bases() {
+        let mut example = Example::default();
+        assert_eq!(example.plan().layers[0].source_date, 1_739_188_800);
+        example.epoch = Some(5);
+        assert_eq!(example.plan().layers[0].source_date, 5);
+        example.lock = Some("lock = 1\nsource-dates = { tool = 7 }\n".to_owned());
+        let plan = example.plan();
+        assert_eq!((plan.layers[0].source_date, plan.created), (7, Some(7)));
+        assert!(plan.config.labels["dev.ocibuild.lock"].starts_with("sha256:"));
+        assert_eq!(plan.layers[0].history(false).created.unwrap(), "1970-01-01T00:00:07Z");
+        example.lock = Some("lock = 1\nsource-dates = { tol = 7 }\n".to_owned());
+        let error = example.try_plan().unwrap_err();
+        assert!(error.to_string().contains("did you mean `tool`?"), "{error}");
+    }
+
+    #[test]
+    fn a_recipe_has_one_digest_for_all_platforms_and_bases() {
+        let example = Example::default();
+        let mut arm = Example { platform: Platform::linux("arm64"), ..Example::default() };
+        arm.base["config"]["Env"] = json!(["PATH=/bin"]);
+        arm.epoch = Some(1);
+        assert_eq!(example.plan().layers[0].recipe, arm.plan().layers[0].recipe);
+        let entry = example.plan().layers[0].history(true);
+        let digest = example.plan().layers[0].recipe;
+        assert_eq!(entry.created_by.unwrap(), format!("ocibuild: tool (recipe {digest})"));
+        arm.recipe("echo arm", "echo ARM");
+        assert_ne!(example.plan().layers[0].recipe, arm.plan().layers[0].recipe);
+    }
+
+    #[test]
+    fn what_only_a_plan_can_see_is_told_where_it_stands() {
+        let mut example = Example::default();
+        example.recipe("{PATH}:", "{PAHT}:");
+        example.recipe.insert_str(0, "without-rules = [\"apt-log\"]\n");
+        example.definition.push_str("[config]\nenv = { A = \"{NB_USR}\" }\n");
+        let error = example.try_plan().unwrap_err();
+        let Error::Problems(problems) = &error else { panic!("{error}") };
+        let told: Vec<(u32, &str)> = problems
+            .problems()
+            .iter()
+            .map(|problem| (problem.position.as_ref().unwrap().line, problem.message.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (1, "there is no rule `apt-log`; did you mean `apt-logs`?"),
+                (
+                    17,
+                    "the image has no variable `PAHT` in its environment here; did you mean \
+                     `{PATH}`?"
+                ),
+                (
+                    6,
+                    "the image has no variable `NB_USR` in its environment here; did you mean \
+                     `{NB_USER}`?"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_plan_is_for_a_platform_of_the_definition_on_a_base_for_it() {
+        let example = Example { platform: Platform::linux("s390x"), ..Example::default() };
+        let error = example.try_plan().unwrap_err();
+        assert!(matches!(error, Error::Platform { .. }), "{error}");
+        let unpinned = {
+            let mut example = Example::default();
+            let at = example.recipe.find("sha256.amd64").unwrap();
+            let end = example.recipe.find("[[step]]\nname = \"arm\"").unwrap();
+            example.recipe.replace_range(at..end, "unpinned = true\n");
+            example.plan()
+        };
+        assert_eq!(
+            unpinned.warnings,
+            ["layer `tool`, step `download` takes whatever \
+              https://example.org/1.2/tool-x86_64-{release}.tar gives"]
+        );
+    }
+}

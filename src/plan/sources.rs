@@ -33,7 +33,9 @@ impl Sources {
 fn read(path: &Path, problems: &Problems) -> Option<Sources> {
     let lock = lock::load_beside(path, problems);
     let definition = definition::load(path, problems)?;
-    check_lock(&definition, lock.as_ref(), problems);
+    if problems.is_empty() {
+        check_lock(&definition, lock.as_ref(), problems);
+    }
     let known = known_recipes(&definition);
     let mut recipes = Vec::new();
     for layer in &definition.layers {
@@ -50,12 +52,24 @@ fn read(path: &Path, problems: &Problems) -> Option<Sources> {
 
 fn check_lock(definition: &Definition, lock: Option<&Lock>, problems: &Problems) {
     let Some(lock) = lock else { return };
-    if let Some(base) = lock.base.as_ref().filter(|base| base.reference != definition.base) {
+    let other = |base: &&lock::Base| base.reference != definition.base;
+    if let Some(base) = lock.base.as_ref().filter(other) {
         let message = format!(
             "the lock is for the base `{}`, the definition names `{}`: lock again",
             base.reference, definition.base
         );
         problems.meaning(&lock.file, base.span.clone(), message);
+    }
+    let layers = || definition.layers.iter().map(|layer| layer.recipe.value.as_str());
+    for (name, span) in &lock.source_date_spans {
+        if !layers().any(|layer| layer == name) {
+            let more = match nearest(name, layers()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "lock again".to_owned(),
+            };
+            let message = format!("the definition has no layer `{name}`; {more}");
+            problems.meaning(&lock.file, span.clone(), message);
+        }
     }
 }
 

@@ -178,6 +178,7 @@ impl Recipe {
     }
 }
 
+#[expect(clippy::ref_option, reason = "serde's signature")]
 fn seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(|time| time.as_secs()).serialize(serializer)
 }

@@ -78,8 +78,9 @@ pub fn parse(
     let before = problems.count();
     let mut table = Table::read(file, problems);
     let about = table.text("about").map(|text| text.value);
+    // One with a wrong value is known all the same.
+    let scopes = Scopes::new(table.keys_of("args"));
     let args = args(&mut table);
-    let scopes = Scopes::new(args.keys());
     let env = table
         .map("env")
         .map(|map| environment(map, &scopes.image_env, file, problems))
@@ -114,10 +115,10 @@ pub(super) struct Scopes {
 }
 
 impl Scopes {
-    fn new<'n>(args: impl Iterator<Item = &'n String>) -> Scopes {
+    fn new(args: Vec<String>) -> Scopes {
         let tree: BTreeSet<String> = TREE_VARIABLES.map(str::to_owned).into();
         let mut plan: BTreeSet<String> = PLAN_VARIABLES.map(str::to_owned).into();
-        plan.extend(args.cloned());
+        plan.extend(args);
         let all: BTreeSet<String> = plan.union(&tree).cloned().collect();
         Scopes {
             step: Scope { names: all.clone(), ..Scope::default() },

@@ -108,9 +108,11 @@ impl Reader<'_> {
         let before = step.problems().count();
         let span = step.span();
         let name = step.text("name");
-        if let Some(name) = name.as_ref().filter(|name| !simple_name(&name.value)) {
-            let message =
-                format!("`{}` cannot name a step; use small letters, digits and `-`", name.value);
+        if let Some(name) = name.as_ref().filter(|name| !step_name(&name.value)) {
+            let message = format!(
+                "`{}` cannot name a step; use a few words on one line",
+                name.value.escape_debug()
+            );
             step.wrong(name.span.clone(), message);
         }
         said.next(name.as_ref(), &step);
@@ -156,6 +158,14 @@ impl Reader<'_> {
         let name = name.map_or_else(|| default_name(&action), |name| name.value);
         Some((Step { name, span, when, action }, chosen))
     }
+}
+
+/// Tells whether a text can name a step: it stands in logs and in definitions.
+fn step_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.trim() == text
+        && text.chars().count() <= 64
+        && !text.contains(char::is_control)
 }
 
 fn when(mut table: Table<'_>) -> When {

@@ -10,7 +10,7 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         .map(|candidate| (strsim::osa_distance(&meant, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| {
             let longest = meant.chars().count().max(candidate.chars().count());
-            *distance * 3 <= longest
+            *distance <= (longest / 3).max(usize::from(longest > 1))
         })
         .min()
         .map(|(_, candidate)| candidate)

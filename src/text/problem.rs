@@ -200,7 +200,10 @@ impl fmt::Display for Error {
             1 => write!(f, "there is a problem in ")?,
             count => write!(f, "there are {count} problems in ")?,
         }
-        f.write_str(&crate::fault::list_of(&files))?;
+        match files.len() {
+            1..=3 => f.write_str(&crate::fault::list_of(&files))?,
+            count => write!(f, "{count} files")?,
+        }
         let mut text = String::new();
         for problem in &self.problems {
             write!(text, "\n{problem}")?;

@@ -180,6 +180,14 @@ impl<'a> Table<'a> {
         self.rest.contains_key(key)
     }
 
+    /// Returns the keys of a table that was not taken yet, whatever their values.
+    pub fn keys_of(&self, key: &str) -> Vec<String> {
+        match self.rest.get(key) {
+            Some((_, Item::Table(table))) => table.rest.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Takes `true` or `false`.
     pub fn bool(&mut self, key: &'static str) -> Option<(bool, Span)> {
         match self.item(key)? {

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 pub enum Principal {
     /// The number itself.
     Id(u32),
-    /// A name that the tree's own `/etc/passwd` or `/etc/group` gives a number.
+    /// A name that the tree's own `/etc/passwd` or `/etc/group` gives a number; never `root`, which is 0.
     Name(String),
 }
 
@@ -49,7 +49,11 @@ impl User {
                 format!("`{text}` is no user such as `root`, `1000`, `1000:100` or `jovyan:users`")
             })
         };
-        Ok(User { user: principal(user)?, group: group.map(principal).transpose()? })
+        // Root is 0 in every tree, also in one without `/etc/passwd`, and has one spelling in keys.
+        let user = principal(user)?;
+        let group = group.map(principal).transpose()?;
+        let group = if user == Principal::Id(0) { group.or(Some(Principal::Id(0))) } else { group };
+        Ok(User { user, group })
     }
 }
 
@@ -64,7 +68,10 @@ fn principal(text: &str) -> Option<Principal> {
             b'0'..=b'9' | b'-' | b'.' => position > 0,
             _ => false,
         });
-    good.then(|| Principal::Name(text.to_owned()))
+    match text {
+        "root" => Some(Principal::Id(0)),
+        _ => good.then(|| Principal::Name(text.to_owned())),
+    }
 }
 
 impl fmt::Display for User {
@@ -185,8 +192,11 @@ mod tests {
 
     #[test]
     fn users() {
-        for good in ["root", "1000", "1000:100", "jovyan:users", "_apt", "0:0"] {
+        for good in ["1000", "1000:100", "jovyan:users", "_apt", "0:0"] {
             assert_eq!(User::parse(good).map(|user| user.to_string()), Ok(good.to_owned()));
+        }
+        for root in ["root", "0", "root:root", "0:root"] {
+            assert_eq!(User::parse(root), Ok(User::root()));
         }
         for bad in ["", ":", "a b", "1000:", "4294967295", "-x", "a:b:c", "99999999999"] {
             assert!(User::parse(bad).is_err(), "{bad}");
