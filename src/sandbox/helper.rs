@@ -52,6 +52,7 @@ fn probe() -> Result<(), (&'static str, io::Error)> {
 
 /// Runs a step and says how it ended. An error means that nobody is left to be told.
 fn step() -> io::Result<()> {
+    sys::close_others();
     let control = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     let mut orders = BufReader::new(control.try_clone()?);
@@ -60,7 +61,6 @@ fn step() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     wire::say(&control, &Word::Alive)?;
     wire::wait_for_answer(&mut orders)?;
-    sys::close_others_on_exec();
 
     let reply = match start(&spec) {
         Ok(started) => watch(&started, &orders),

@@ -66,12 +66,14 @@ pub(super) fn inherited(number: RawFd) -> Option<OwnedFd> {
     Some(fd)
 }
 
-/// Marks all descriptors but the standard ones, so that no program gets them.
-pub(super) fn close_others_on_exec() {
-    // Without the call (before Linux 5.11) there is still CLOEXEC on all that Rust opened.
-    // SAFETY: it changes only what happens at the next execve.
+/// Closes all descriptors but the standard ones: whatever the caller of the build left open.
+///
+/// To be called before this process has opened any.
+pub(super) fn close_others() {
+    // Without the call (before Linux 5.9) there is still CLOEXEC on all that Rust opened.
+    // SAFETY: nothing in this process owns a descriptor yet.
     unsafe {
-        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0);
     }
 }
 
