@@ -20,9 +20,19 @@ fn open(double: &Double) -> ocibuild::registry::Repository {
 }
 
 fn open_as(double: &Double, keychain: Keychain) -> ocibuild::registry::Repository {
-    let config = Config { backoff: Duration::from_millis(5), tries: 3, ..Config::default() };
+    let config = Config {
+        backoff: Duration::from_millis(5),
+        tries: 3,
+        idle_timeout: Duration::from_millis(500),
+        answer_timeout: Duration::from_millis(1500),
+        ..Config::default()
+    };
     let registries = Registries::new(Client::new(config), keychain);
     registries.open(&format!("{}/a/b:tag", double.host()).parse().unwrap())
+}
+
+fn login(double: &Double) -> Keychain {
+    Keychain::new(&BTreeMap::new()).with_login(&double.host(), "me", "secret")
 }
 
 fn layer(bytes: &[u8]) -> Descriptor {
@@ -62,6 +72,28 @@ fn a_blob_that_is_cut_goes_on_where_it_broke() {
     });
     assert!(fetch(&open(&double), &layer(&bytes), 4 << 20).unwrap() == bytes);
     assert_eq!(double.count("GET /v2/a/b/blobs/"), 3);
+}
+
+#[test]
+fn a_blob_that_stands_still_goes_on_in_another_connection() {
+    let bytes = noise(1_000_000, 13);
+    let content = bytes.clone();
+    let double = blob_server(move |_, number| {
+        let reply = Reply::new(200).body(content.clone());
+        if number == 1 { reply.stall(400_000) } else { reply }
+    });
+    let start = Instant::now();
+    assert!(fetch(&open(&double), &layer(&bytes), 4 << 20).unwrap() == bytes);
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_registry_that_does_not_answer_is_given_up() {
+    let double = blob_server(|_, _| Reply::new(200).silent());
+    let start = Instant::now();
+    let error = fetch(&open(&double), &layer(b"x"), 1 << 20).unwrap_err();
+    assert!(error.to_string().contains("did not answer"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -123,7 +155,7 @@ fn credentials_stay_at_home() {
             (Some(_), true) => Reply::new(307).with("Location", &location),
         }
     });
-    let keychain = Keychain::new(&BTreeMap::new()).with_login("me", "secret");
+    let keychain = login(&double);
     assert!(fetch(&open_as(&double, keychain), &layer(&bytes), 1 << 20).unwrap() == bytes);
     let seen = cdn.seen();
     assert_eq!(seen.len(), 1);
@@ -281,6 +313,38 @@ fn a_refusal_in_the_middle_of_an_upload_is_heard() {
 }
 
 #[test]
+fn a_refusal_does_not_wait_for_the_end_of_the_body() {
+    let double = Double::start(|request, _| match request.method.as_str() {
+        "POST" => Reply::new(202).with("Location", "/up/1"),
+        "PUT" => Reply::new(403).body(r#"{"errors":[{"code":"DENIED","message":"quota"}]}"#),
+        _ => Reply::new(200),
+    });
+    double.answer_before_the_body();
+    // More than all buffers on the way hold, so that it could not be sent to the end.
+    let error = put(&open(&double), &noise(40_000_000, 14)).unwrap_err();
+    assert!(error.to_string().contains("DENIED, quota"), "{error}");
+}
+
+#[test]
+fn a_token_that_ends_during_an_upload_means_another_session() {
+    let tokens = Double::start(|_, number| {
+        Reply::new(200).body(format!(r#"{{"token":"t{number}","expires_in":600}}"#))
+    });
+    let realm = format!(r#"Bearer realm="http://{}/token",service="s""#, tokens.host());
+    let double = Double::start(move |request, _| {
+        let refuse = Reply::new(401).with("WWW-Authenticate", &realm);
+        match (request.method.as_str(), request.header("authorization")) {
+            (_, None) | ("PUT", Some("Bearer t0")) => refuse,
+            ("POST", _) => Reply::new(202).with("Location", "/up/1"),
+            ("PUT", Some("Bearer t1")) => Reply::new(201),
+            (_, _) => Reply::new(200),
+        }
+    });
+    assert_eq!(put(&open(&double), &noise(600_000, 15)).unwrap(), Placed::Written);
+    assert_eq!((double.count("PUT /up/1"), tokens.seen().len()), (2, 2));
+}
+
+#[test]
 fn credentials_do_not_follow_an_upload_elsewhere() {
     let elsewhere = Double::start(|_, _| Reply::new(201));
     let location = format!("http://{}/up", elsewhere.host());
@@ -288,7 +352,7 @@ fn credentials_do_not_follow_an_upload_elsewhere() {
         None => Reply::new(401).with("WWW-Authenticate", "Basic realm=x"),
         Some(_) => Reply::new(202).with("Location", &location),
     });
-    let keychain = Keychain::new(&BTreeMap::new()).with_login("me", "secret");
+    let keychain = login(&double);
     put(&open_as(&double, keychain), &noise(1000, 12)).unwrap();
     assert_eq!(elsewhere.count("PUT /up"), 1);
     assert_eq!(elsewhere.seen()[0].header("authorization"), None);

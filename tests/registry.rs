@@ -1,7 +1,10 @@
 //! Pull and push against real registries: plain, behind TLS with passwords, and with tokens.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -174,7 +177,8 @@ fn a_registry_on_this_machine_may_speak_tls_and_want_a_password() {
     assert!(error.hint().unwrap().contains("SSL_CERT_FILE"), "{error} {:?}", error.hint());
     let error = try_as(Some(&tls), anonymous()).unwrap_err();
     assert!(error.to_string().contains("user and a password"), "{error}");
-    let error = try_as(Some(&tls), anonymous().with_login("someone", "wrong")).unwrap_err();
+    let error = try_as(Some(&tls), anonymous().with_login(&registry.host(), "someone", "wrong"))
+        .unwrap_err();
     assert!(error.to_string().contains("401"), "{error}");
     assert!(error.hint().unwrap().contains("`someone` from the command line"));
 
@@ -188,6 +192,61 @@ fn a_registry_on_this_machine_may_speak_tls_and_want_a_password() {
     let keychain = Keychain::new(&env.into_iter().collect());
     assert_eq!(try_as(Some(&tls), keychain.clone()).unwrap().written, 3);
     let pulled = pull(&registries(Some(&tls), keychain), &name, &Options::default()).unwrap();
+    assert_eq!(pulled.blobs(), memory.blobs());
+}
+
+/// A proxy that connects whatever is asked for to one server, and notes what was asked for.
+fn tunnel(to: String) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    // It ends with the tests.
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let (log, to) = (Arc::clone(&log), to.clone());
+            thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") {
+                    client.read_exact(&mut byte).unwrap();
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8(head).unwrap();
+                log.lock().unwrap().push(head.lines().next().unwrap().to_owned());
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                let mut server = TcpStream::connect(to).unwrap();
+                let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut up, &mut down).ok());
+                std::io::copy(&mut server, &mut client).ok();
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn a_proxy_and_its_authority_are_used_for_what_is_not_here() {
+    let tls = Tls::new();
+    let registry = Registry::start(Some(&tls), &Auth::None);
+    let (proxy, asked) = tunnel(registry.host());
+    let authority = tls.authority();
+    let env = [
+        ("HTTPS_PROXY", proxy.as_str()),
+        ("NO_PROXY", "other.test"),
+        ("SSL_CERT_FILE", authority.to_str().unwrap()),
+    ];
+    let env: BTreeMap<String, String> =
+        env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let registries = Registries::new(Client::new(Config::from_env(&env)), Keychain::new(&env));
+    let memory = Memory::default();
+    let image = memory.add_manifest(&Platform::host(), &[1000], 8);
+    push(&registries, &memory, &image, "registry.test/a/b:1").unwrap();
+    let asked = asked.lock().unwrap().clone();
+    assert!(!asked.is_empty());
+    assert!(asked.iter().all(|line| line == "CONNECT registry.test:443 HTTP/1.1"), "{asked:?}");
+    // What is on this machine is not asked of a proxy.
+    let pulled = pull(&registries, &registry.image("a/b:1"), &Options::default()).unwrap();
     assert_eq!(pulled.blobs(), memory.blobs());
 }
 
@@ -205,7 +264,7 @@ fn with_tokens(server: &TokenServer) -> Registry {
 fn tokens_are_fetched_once_for_all_and_with_the_right_scopes() {
     let server = TokenServer::start(30, None, "me", "secret");
     let registry = with_tokens(&server);
-    let me = registries(None, anonymous().with_login("me", "secret"));
+    let me = registries(None, anonymous().with_login(&registry.host(), "me", "secret"));
     let base = registry.image("private/base:1");
     let mut memory = Memory::default();
     let image = memory.add_manifest(&Platform::host(), &[100_000; 8], 6);
@@ -227,9 +286,9 @@ fn tokens_are_fetched_once_for_all_and_with_the_right_scopes() {
     assert!(error.to_string().contains("401"), "{error}");
     assert!(error.hint().unwrap().contains("no credential was found"), "{:?}", error.hint());
     let error = push(&nobody, &memory, &image, &registry.image("public/other:1")).unwrap_err();
-    assert!(error.to_string().contains("401"), "{error}");
+    assert!(error.to_string().contains("401 Unauthorized, UNAUTHORIZED"), "{error}");
 
-    let wrong = registries(None, anonymous().with_login("me", "wrong"));
+    let wrong = registries(None, anonymous().with_login(&registry.host(), "me", "wrong"));
     let error = pull(&wrong, &base, &Options::default()).err().unwrap();
     assert!(error.to_string().contains("incorrect username or password"), "{error}");
 }
@@ -239,7 +298,7 @@ fn a_token_that_ends_sooner_than_it_said_is_replaced() {
     // Says an hour, lives a second or two.
     let server = TokenServer::start(1, Some(3600), "me", "secret");
     let registry = with_tokens(&server);
-    let me = registries(None, anonymous().with_login("me", "secret"));
+    let me = registries(None, anonymous().with_login(&registry.host(), "me", "secret"));
     let name = registry.image("a/b:1");
     let memory = Memory::default();
     let repository = me.open(&reference(&name));
@@ -265,7 +324,7 @@ fn a_token_that_ends_sooner_than_it_said_is_replaced() {
 fn tokens_that_live_for_seconds_carry_a_long_push() {
     let server = TokenServer::start(2, Some(2), "me", "secret");
     let registry = with_tokens(&server);
-    let me = registries(None, anonymous().with_login("me", "secret"));
+    let me = registries(None, anonymous().with_login(&registry.host(), "me", "secret"));
     let memory = Memory::default();
     let start = Instant::now();
     let mut round = 0;

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use config::Config;
 pub use error::{Cause, Error, redact};
+pub use redirect::same_origin;
 pub use request::{Open, Payload, Request};
 pub use reqwest::{Method, StatusCode, Url, header};
 pub use response::Response;
@@ -120,7 +121,7 @@ impl Client {
                 Step::Stay => return Ok(response),
                 Step::Go(next) => {
                     // Once away, never again: a redirect back could be anyone's doing.
-                    trusted = trusted && redirect::same_origin(&url, &next);
+                    trusted = trusted && same_origin(&url, &next);
                     url = next;
                 }
             }

@@ -36,7 +36,7 @@ fn resolve(url: &Url, location: &str) -> Result<Url, Error> {
 }
 
 /// Tells whether two URLs share scheme, host and port.
-pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+pub fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme()
         && a.host() == b.host()
         && a.port_or_known_default() == b.port_or_known_default()

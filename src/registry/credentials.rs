@@ -53,7 +53,7 @@ pub struct Credential {
 /// Finds credentials. Nothing is read before somebody asks for one.
 #[derive(Clone, Default)]
 pub struct Keychain {
-    login: Option<(String, String)>,
+    logins: BTreeMap<String, (String, String)>,
     file: Option<PathBuf>,
     env: BTreeMap<String, String>,
 }
@@ -68,13 +68,15 @@ impl std::fmt::Debug for Keychain {
 impl Keychain {
     /// Takes the environment: `HOME`, `REGISTRY_AUTH_FILE`, `DOCKER_CONFIG`, `PATH` and the like.
     pub fn new(env: &BTreeMap<String, String>) -> Keychain {
-        Keychain { login: None, file: None, env: env.clone() }
+        Keychain { env: env.clone(), ..Keychain::default() }
     }
 
-    /// Uses this user and password, whatever the registry.
+    /// Uses this user and password for a registry, and for no other: a build that is pushed with a
+    /// password may read its base elsewhere.
     #[must_use]
-    pub fn with_login(mut self, user: &str, password: &str) -> Keychain {
-        self.login = Some((user.to_owned(), password.to_owned()));
+    pub fn with_login(mut self, registry: &str, user: &str, password: &str) -> Keychain {
+        let login = (user.to_owned(), password.to_owned());
+        self.logins.insert(normalise(registry).to_owned(), login);
         self
     }
 
@@ -87,7 +89,7 @@ impl Keychain {
 
     /// Finds the credential for a repository; `None` is anonymous.
     pub fn find(&self, registry: &str, repository: &str) -> Result<Option<Credential>, Error> {
-        if let Some((user, password)) = &self.login {
+        if let Some((user, password)) = self.logins.get(normalise(registry)) {
             let secret = Secret::Password { user: user.clone(), password: password.clone() };
             return Ok(Some(Credential { secret, found_in: "the command line".to_owned() }));
         }
@@ -349,7 +351,9 @@ mod tests {
         assert_eq!(user(&only, "x.example", "a"), "only:1");
         let named = home.keychain(&[("OCIBUILD_AUTH_QUAY_IO", "robot:pass:word")]);
         assert_eq!(user(&named, "quay.io", "ns/repo"), "robot:pass:word");
-        assert_eq!(user(&named.with_login("a", "b"), "quay.io", "ns/repo"), "a:b");
+        let named = named.with_login("quay.io", "a", "b");
+        assert_eq!(user(&named, "quay.io", "ns/repo"), "a:b");
+        assert_eq!(user(&named, "docker.io", "a/b"), "me:pa:ss");
         assert!(home.keychain(&[]).with_file(Path::new("/nowhere")).find("a", "b").is_err());
     }
 

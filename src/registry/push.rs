@@ -3,14 +3,14 @@
 use std::io::{self, Read};
 use std::thread;
 
-use crate::http::{self, Method, Payload, Request, Response, StatusCode, Url, header};
+use crate::http::{self, Method, Payload, Request, Response, StatusCode, Url, header, same_origin};
 use crate::oci::{Descriptor, Digest, Document, Reference};
 use crate::report::Task;
 use crate::transfer::{self, Body, Placed, Sink};
 
 use super::Error;
 use super::pull::CONTENT_DIGEST;
-use super::repository::{For, Repository, same_origin, scope};
+use super::repository::{For, Repository, scope};
 
 /// How often a blob's upload begins anew.
 const UPLOADS: u32 = 4;
@@ -35,7 +35,7 @@ impl Sink for Repository {
                 }
                 _ => Ok(true),
             },
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
+            status if is_absent(status) => Ok(false),
             _ => {
                 let doing = format!("say whether it has the blob {}", descriptor.digest);
                 Err(self.refused(&doing, &mut answer).into())
@@ -96,7 +96,7 @@ impl Sink for Repository {
         let mut answer = self.ask_document(&Method::HEAD, &name, For::Push)?;
         match answer.status() {
             StatusCode::OK => Ok(true),
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
+            status if is_absent(status) => Ok(false),
             _ => Err(self.refused(&format!("say whether it has {name}"), &mut answer).into()),
         }
     }
@@ -139,6 +139,12 @@ impl Sink for Repository {
             }
         }
     }
+}
+
+/// Tells whether an answer to HEAD means that something has to be pushed. A refusal is no other: HEAD
+/// comes without the registry's words, and what follows gets them.
+fn is_absent(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403 | 404 | 405)
 }
 
 /// What came of asking for a mount.

@@ -4,11 +4,11 @@ use std::io::{self, Read};
 use std::thread;
 use std::time::Duration;
 
-use crate::http::{Method, Response, StatusCode, header};
+use crate::http::{Method, Response, StatusCode, header, same_origin};
 use crate::oci::{Descriptor, Digest};
 
 use super::Error;
-use super::repository::{For, Repository, same_origin};
+use super::repository::{For, Repository};
 
 /// A connection that brought this much is worth another as often as it breaks.
 const PROGRESS: u64 = 1 << 20;

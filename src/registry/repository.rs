@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::http::{Client, Method, Request, Response, StatusCode, Url, header};
+use crate::http::{Client, Method, Request, Response, StatusCode, Url, header, same_origin};
 use crate::oci::{Digest, Document, Reference};
 
 use super::auth::Auth;
@@ -117,10 +117,4 @@ pub(super) fn scope(repository: &str, purpose: For) -> String {
         For::Push => "pull,push",
     };
     format!("repository:{repository}:{actions}")
-}
-
-pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
-    a.scheme() == b.scheme()
-        && a.host() == b.host()
-        && a.port_or_known_default() == b.port_or_known_default()
 }

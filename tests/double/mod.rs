@@ -9,6 +9,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -42,11 +43,22 @@ pub(crate) struct Reply {
     /// How many bytes of the body are sent before the connection ends.
     sent: usize,
     chunked: bool,
+    /// Whether it is left waiting there instead, or from the beginning.
+    stalls: bool,
+    silent: bool,
 }
 
 impl Reply {
     pub(crate) fn new(status: u16) -> Reply {
-        Reply { status, headers: Vec::new(), body: Vec::new(), sent: usize::MAX, chunked: false }
+        Reply {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+            sent: usize::MAX,
+            chunked: false,
+            stalls: false,
+            silent: false,
+        }
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Reply {
@@ -62,6 +74,17 @@ impl Reply {
     /// Ends the connection after so many bytes of the body.
     pub(crate) fn cut(mut self, sent: usize) -> Reply {
         self.sent = sent;
+        self
+    }
+
+    /// Sends so many bytes of the body, and then nothing for as long as the client bears it.
+    pub(crate) fn stall(self, sent: usize) -> Reply {
+        Reply { stalls: true, ..self.cut(sent) }
+    }
+
+    /// Sends nothing at all for as long as the client bears it.
+    pub(crate) fn silent(mut self) -> Reply {
+        self.silent = true;
         self
     }
 
@@ -107,6 +130,7 @@ pub(crate) struct Double {
     address: std::net::SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
     stop: Arc<AtomicBool>,
+    eager: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -119,7 +143,9 @@ impl Double {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
+        let eager = Arc::new(AtomicBool::new(false));
         let (reply, log, end) = (Arc::new(reply), Arc::clone(&seen), Arc::clone(&stop));
+        let before = Arc::clone(&eager);
         let thread = thread::spawn(move || {
             for stream in listener.incoming() {
                 if end.load(Ordering::SeqCst) {
@@ -127,10 +153,16 @@ impl Double {
                 }
                 let (reply, log) = (Arc::clone(&reply), Arc::clone(&log));
                 // A client that goes away is nothing to the server.
-                thread::spawn(move || stream.and_then(|stream| serve(stream, &*reply, &log)).ok());
+                let eager = before.load(Ordering::SeqCst);
+                thread::spawn(move || serve(stream?, &*reply, &log, eager));
             }
         });
-        Double { address, seen, stop, thread: Some(thread) }
+        Double { address, seen, stop, eager, thread: Some(thread) }
+    }
+
+    /// Has it answer when it has read a request's headers, and never read a body.
+    pub(crate) fn answer_before_the_body(&self) {
+        self.eager.store(true, Ordering::SeqCst);
     }
 
     /// Returns `127.0.0.1:PORT`.
@@ -163,6 +195,7 @@ fn serve(
     stream: TcpStream,
     reply: &(dyn Fn(&Request, usize) -> Reply + Send + Sync),
     log: &Mutex<Vec<Request>>,
+    eager: bool,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
@@ -182,14 +215,27 @@ fn serve(
         request.headers.push((name.to_owned(), value.trim().to_owned()));
     }
     let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
-    request.body.resize(length, 0);
-    reader.read_exact(&mut request.body)?;
+    if !eager {
+        request.body.resize(length, 0);
+        reader.read_exact(&mut request.body)?;
+    }
     let number = {
         let mut log = log.lock().unwrap();
         log.push(request.clone());
         log.len() - 1
     };
     let mut stream = stream;
-    reply(&request, number).write(&mut stream, request.method == "HEAD")?;
+    let reply = reply(&request, number);
+    if !reply.silent {
+        reply.write(&mut stream, request.method == "HEAD")?;
+    }
+    if reply.silent || reply.stalls || eager {
+        // Until the client hangs up. What it sends is not taken off its hands.
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        while !eager && reader.read(&mut [0; 1000])? > 0 {}
+        if eager {
+            thread::sleep(Duration::from_millis(1500));
+        }
+    }
     stream.shutdown(Shutdown::Both)
 }

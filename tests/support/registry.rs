@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{TempDir, free_port, run, temp_dir};
 
-/// A certificate for 127.0.0.1 and localhost, with the authority that signed it.
+/// A certificate for 127.0.0.1, localhost and registry.test, with the authority that signed it.
 pub(crate) struct Tls {
     dir: TempDir,
 }
@@ -54,7 +54,7 @@ impl Tls {
             "-subj",
             "/CN=localhost",
         ]);
-        let extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n";
+        let extensions = "subjectAltName=DNS:localhost,DNS:registry.test,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n";
         std::fs::write(dir.path().join("extensions"), extensions).unwrap();
         openssl(&[
             "x509",
