@@ -14,19 +14,26 @@ use super::{Context, Error};
 /// What the caller said about reaching registries.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// User and password, before any that are found in files.
+    /// User and password for the registry that the command is about, before any that are found in
+    /// files. No other registry sees them: a build that is pushed may read its base elsewhere.
     pub login: Option<(String, String)>,
     /// Registries that speak plain HTTP though they are not on loopback.
     pub plain_http: Vec<String>,
 }
 
 impl Access {
-    /// Makes the process's one way to registries.
-    pub(super) fn registries(&self, context: &Context<'_>) -> Registries {
+    /// Makes the way to registries; `about` are the names to whose registries the login belongs.
+    pub(super) fn registries<'r>(
+        &self,
+        about: impl IntoIterator<Item = &'r Reference>,
+        context: &Context<'_>,
+    ) -> Registries {
         let config = http::Config::from_env(context.env).reporting_to(context.report.clone());
         let mut keychain = Keychain::new(context.env);
         if let Some((user, password)) = &self.login {
-            keychain = keychain.with_login(user, password);
+            for reference in about {
+                keychain = keychain.with_login(reference.registry(), user, password);
+            }
         }
         self.plain_http
             .iter()

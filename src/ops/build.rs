@@ -152,7 +152,7 @@ fn job(
 ) -> Result<Job, Error> {
     let sources = load(name, options)?;
     let definition = &sources.definition;
-    let registries = options.access.registries(context);
+    let registries = options.access.registries([&definition.image], context);
     let found = base::find(&definition.base, options.always_pull, store, &registries, context)?;
     let chosen =
         if options.platforms.is_empty() { &definition.platforms } else { &options.platforms };
@@ -314,7 +314,7 @@ pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
     let definition = &sources.definition;
     let refresh: BTreeSet<String> = options.refresh.iter().cloned().collect();
     check_refresh(&refresh, &sources)?;
-    let registries = options.access.registries(context);
+    let registries = options.access.registries([&definition.image], context);
     let client =
         http::Client::new(http::Config::from_env(context.env).reporting_to(context.report.clone()));
     let host = Host::new(context.env, client, context.report.as_ref());

@@ -71,11 +71,19 @@ pub(super) const ALSO: &str = "dev.ocibuild.also";
 /// Pushes images. With several destinations one's failure does not undo what others have.
 pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Vec<PushReport>, Error> {
     let store = context.open()?;
-    let registries = options.access.registries(context);
-    let mut reports = Vec::new();
+    let mut pushes = Vec::new();
     for image in images(options, &store)? {
+        let destinations = destinations(&image, options, &store)?;
+        pushes.push((image, destinations));
+    }
+    // An image's first destination is the one that was named; the definition's further ones have
+    // their own credentials.
+    let named = pushes.iter().filter_map(|(_, destinations)| destinations.first());
+    let registries = options.access.registries(named, context);
+    let mut reports = Vec::new();
+    for (image, destinations) in pushes {
         let documents = documents(&image, options.by_digest, &store)?;
-        for destination in destinations(&image, options, &store)? {
+        for destination in destinations {
             let registry = registries.open(&destination);
             for document in &documents {
                 let mut tags = Vec::new();
