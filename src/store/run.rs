@@ -1,5 +1,5 @@
 //! Run folders: a live process's temporary files in `run/N`, whose `lock` it holds. One whose owner
-//! is gone is swept when the next run begins.
+//! is gone is swept when the next run begins. `run.lock` beside `run` keeps makers and sweepers apart.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -65,7 +65,7 @@ impl Run {
     /// Makes and locks the first free folder.
     pub(super) fn begin(dir: &Path) -> Result<Run, Error> {
         // Between a folder's making and its locking no sweep may see it.
-        let _guard = error::lock(&dir.join(".lock"))?;
+        let _guard = error::lock(&dir.with_extension("lock"))?;
         for number in 1u32.. {
             let path = dir.join(number.to_string());
             match fs::create_dir(&path) {
@@ -97,13 +97,13 @@ impl Drop for Run {
 
 /// Sets aside the folders of dead runs, and returns them with those set aside before.
 fn bury(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let _guard = error::lock(&dir.join(".lock"))?;
+    let _guard = error::lock(&dir.with_extension("lock"))?;
     let mut dead = Vec::new();
     for name in disk::list(dir)? {
         let path = dir.join(&name);
         if name.as_encoded_bytes().starts_with(b".dead-") {
             dead.push(path);
-        } else if !name.as_encoded_bytes().starts_with(b".") && path.is_dir() {
+        } else if path.is_dir() {
             let lock = match error::try_lock(&path.join("lock")) {
                 Ok(Some(lock)) => lock,
                 Ok(None) => continue,
