@@ -53,13 +53,21 @@ impl Fault for Error {
 pub fn find(name: &str, folder: &Path) -> Result<PathBuf, Error> {
     let path = Path::new(name);
     if name.contains('/') || path.extension().is_some_and(|end| end == "toml") {
-        return Ok(path.to_owned());
+        let whole = with_ending(path);
+        return Ok(if path.is_file() || !whole.is_file() { path.to_owned() } else { whole });
     }
     let known = names(folder).map_err(Error::NoFolder)?;
     if known.iter().any(|has| has == name) {
         return Ok(folder.join(format!("{name}.toml")));
     }
     Err(Error::Unknown { name: name.to_owned(), folder: folder.to_owned(), known })
+}
+
+/// Returns the path with the ending that a shell's completion may have left out.
+fn with_ending(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".toml");
+    PathBuf::from(name)
 }
 
 /// Returns the names of the definitions in a folder, sorted.
@@ -81,6 +89,11 @@ mod tests {
         }
         assert_eq!(find("ml", dir.path()).unwrap(), dir.path().join("ml.toml"));
         assert_eq!(find("x/y", dir.path()).unwrap(), Path::new("x/y"));
+        let bare = dir.path().join("ml");
+        assert_eq!(
+            find(bare.to_str().unwrap(), Path::new("x")).unwrap(),
+            dir.path().join("ml.toml")
+        );
         let error = find("mll", dir.path()).unwrap_err();
         assert_eq!(error.hint().unwrap(), "did you mean `ml`?");
         let error = find("other", dir.path()).unwrap_err();

@@ -174,7 +174,7 @@ fn platforms(table: &mut Table<'_>) -> Vec<Platform> {
     let mut platforms = Vec::new();
     for text in table.texts_of("platforms", items) {
         match text.value.parse::<Platform>() {
-            Ok(platform) if platforms.contains(&platform) => {
+            Ok(platform) if platforms.iter().any(|has: &Platform| has.satisfies(&platform)) => {
                 table.wrong(text.span, format!("platform `{platform}` is there already"));
             }
             Ok(platform) => {

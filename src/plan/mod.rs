@@ -9,6 +9,7 @@ mod config;
 mod environment;
 #[cfg(test)]
 mod example;
+mod image;
 mod key;
 mod os_release;
 mod resolve;

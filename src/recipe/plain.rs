@@ -18,7 +18,7 @@ pub struct Convention {
 }
 
 /// The conventions, in the order in which their steps are done.
-pub const PLAIN: [Convention; 5] = [
+pub const PLAIN: [Convention; 4] = [
     Convention {
         file: "apt.txt",
         script: r#"
@@ -41,10 +41,18 @@ conda="${CONDA_DIR:-/opt/conda}"
 python="$(PATH="$conda/bin:$PATH" command -v python3)"
 owner="$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
 setpriv --reuid "$(stat -c %u "$owner")" --regid "$(stat -c %g "$owner")" --clear-groups \
-    env HOME=/tmp "$python" -m pip install --no-compile -r "$OCIBUILD_RECIPE/requirements.txt""#,
+    env HOME=/tmp "$python" -m pip install -r "$OCIBUILD_RECIPE/requirements.txt""#,
     },
-    Convention { file: "install.r", script: "\nRscript \"$OCIBUILD_RECIPE/install.r\"" },
-    Convention { file: "install.R", script: "\nRscript \"$OCIBUILD_RECIPE/install.R\"" },
+    // R only warns of a package that could not be installed, and ends well.
+    Convention {
+        file: "install.r",
+        script: r#"
+Rscript -e '
+failed <- "non-zero exit status|(is|are) not available|download of package|unable to access index"
+withCallingHandlers(source(commandArgs(TRUE)[1]), warning = function(w)
+    if (grepl(failed, conditionMessage(w))) stop(conditionMessage(w), call. = FALSE))
+' "$OCIBUILD_RECIPE/install.r""#,
+    },
 ];
 
 /// Returns the `layer.toml` that a folder without one stands for, if it holds any of the files.

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use ocibuild::fault::{Fault, Kind};
 use ocibuild::plan::Sources;
-use ocibuild::text::Error;
+use ocibuild::text::{Error, File, Problems};
+use ocibuild::{definition, recipe};
 
 fn write(root: &Path, path: &str, content: &str) {
     let path = root.join(path);
@@ -205,10 +206,43 @@ fn a_recipe_of_ones_own_needs_no_more_than_its_files() {
         told(root, &error),
         [
             "elsewhere/r2: holds neither `layer.toml` nor any of `apt.txt`, `environment.yml`, \
-             `requirements.txt`, `install.r` and `install.R`",
+             `requirements.txt` and `install.r`",
             "mine.toml:3:11: recipe `mine` is both in `layers` and in `elsewhere`",
         ]
     );
+}
+
+#[test]
+fn no_text_makes_the_reader_stumble() {
+    let examples = [(RECIPE, true), (DEFINITION, false)];
+    for (text, is_recipe) in examples {
+        let read = |text: String| {
+            let problems = Problems::new();
+            if is_recipe {
+                let file = File::of_text("layers/x/layer.toml", text);
+                recipe::parse(
+                    &file,
+                    "x",
+                    Path::new("layers/x"),
+                    recipe::Files::default(),
+                    &problems,
+                );
+            } else {
+                definition::parse(&File::of_text("manifests/x.toml", text), &problems);
+            }
+            // What is told has a place inside the file, and can be shown.
+            if let Err(error) = problems.finish(Some(())) {
+                assert!(error.to_string().len() > 20);
+            }
+        };
+        for (at, character) in text.char_indices() {
+            read(text[..at].to_owned());
+            read(format!("{}{}", &text[..at], &text[at + character.len_utf8()..]));
+            for new in ["\"", "{", "]", "\n", "é\u{0}", "[["] {
+                read(format!("{}{new}{}", &text[..at], &text[at..]));
+            }
+        }
+    }
 }
 
 #[test]
