@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::definition::{self, Definition};
 use crate::disk;
 use crate::lock::{self, Lock};
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::recipe::{self, Pin, Recipe};
 use crate::text::{self, Problems, Text, nearest};
 
@@ -27,6 +27,16 @@ impl Sources {
         let problems = Problems::new();
         let sources = read(path, &problems);
         problems.finish(sources)
+    }
+
+    /// Returns the base to resolve: the definition's word for it, by the lock's digest if there is
+    /// one.
+    pub fn base(&self) -> Reference {
+        let locked = self.lock.as_ref().and_then(|lock| lock.base.as_ref());
+        match locked {
+            Some(base) => self.definition.base.at(base.digest),
+            None => self.definition.base.clone(),
+        }
     }
 }
 

@@ -213,6 +213,30 @@ fn a_recipe_of_ones_own_needs_no_more_than_its_files() {
 }
 
 #[test]
+fn a_lock_pins_the_base_that_it_was_made_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    write(
+        root,
+        "m/x.toml",
+        "image = 'a/b'\nbase = 'quay.io/c/d:1'\nplatforms = ['linux/amd64']\nlayers = []\n",
+    );
+    let lock =
+        |base: &str| format!("lock = 1\nbase = {{ reference = '{base}', digest = '{digest}' }}");
+    write(root, "m/x.lock", &lock("quay.io/c/d:1"));
+    let sources = Sources::load(&root.join("m/x.toml")).unwrap();
+    assert_eq!(sources.base().to_string(), format!("quay.io/c/d@{digest}"));
+    write(root, "m/x.lock", &lock("quay.io/c/d:2"));
+    let error = Sources::load(&root.join("m/x.toml")).unwrap_err();
+    assert_eq!(
+        told(root, &error),
+        ["m/x.lock:2:8: the lock is for the base `quay.io/c/d:2`, the definition names \
+          `quay.io/c/d:1`: lock again"]
+    );
+}
+
+#[test]
 fn no_text_makes_the_reader_stumble() {
     let examples = [(RECIPE, true), (DEFINITION, false)];
     for (text, is_recipe) in examples {
@@ -235,7 +259,7 @@ fn no_text_makes_the_reader_stumble() {
                 assert!(error.to_string().len() > 20);
             }
         };
-        for (at, character) in text.char_indices() {
+        for (at, character) in text.char_indices().step_by(3) {
             read(text[..at].to_owned());
             read(format!("{}{}", &text[..at], &text[at + character.len_utf8()..]));
             for new in ["\"", "{", "]", "\n", "é\u{0}", "[["] {
