@@ -144,6 +144,7 @@ impl Stage<'_> {
         }
         let support = self.folder.join("support");
         make_folder(&support, 0o755)?;
+        make_folder(&support.join("recipe"), 0o755)?;
         self.layer.files.stage(
             &self.layer.folder,
             &support.join("recipe"),

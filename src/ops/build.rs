@@ -192,7 +192,7 @@ fn check_platform(definition: &Definition, platform: &Platform) -> Result<(), Er
 
 /// Reads a definition and its recipes.
 pub(super) fn load(name: &str, options: &BuildOptions) -> Result<Sources, Error> {
-    let path = definition::find(name, &options.folder)?;
+    let path = options.folder.join(definition::find(name, &options.folder.join("manifests"))?);
     Ok(Sources::load(&path).map_err(plan::Error::from)?)
 }
 
