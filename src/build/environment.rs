@@ -35,9 +35,6 @@ const TRUST: [&str; 8] = [
     "CONDA_SSL_VERIFY",
 ];
 
-/// Variables of an image that are about its user, who is another in a step.
-const OF_THE_USER: [&str; 3] = ["HOME", "USER", "LOGNAME"];
-
 /// Completes a step's environment.
 pub(super) fn complete(
     planned: BTreeMap<String, String>,
@@ -45,9 +42,6 @@ pub(super) fn complete(
     trust: bool,
 ) -> BTreeMap<String, String> {
     let mut env = planned;
-    for name in OF_THE_USER {
-        env.remove(name);
-    }
     for name in PROXIES {
         if let Some(value) = machine.get(name) {
             env.insert(name.to_owned(), value.clone());
@@ -120,12 +114,12 @@ mod tests {
             ("SSL_CERT_FILE", "/home/me/ca.pem"),
             ("SECRET", "x"),
         ]);
-        let planned = map(&[("HOME", "/home/jovyan"), ("CONDA_DIR", "/opt/conda")]);
+        let planned = map(&[("CONDA_DIR", "/opt/conda")]);
         let env = complete(planned, &machine, true);
         assert_eq!(env["https_proxy"], "http://proxy:3128");
         assert_eq!(env["SSL_CERT_FILE"], "/run/ocibuild/ca.crt");
         assert_eq!(env["CONDA_DIR"], "/opt/conda");
-        for absent in ["SECRET", "LANG", "HOME"] {
+        for absent in ["SECRET", "LANG"] {
             assert!(!env.contains_key(absent), "{absent}");
         }
     }

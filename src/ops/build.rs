@@ -153,7 +153,7 @@ fn job(
     let sources = load(name, options)?;
     let definition = &sources.definition;
     let registries = options.access.registries([&definition.image], context);
-    let found = base::find(&definition.base, options.always_pull, store, &registries, context)?;
+    let found = base::find(&sources.base(), options.always_pull, store, &registries, context)?;
     let chosen =
         if options.platforms.is_empty() { &definition.platforms } else { &options.platforms };
     let names: Vec<&str> = normalise::RULES.iter().map(|rule| rule.name).collect();
