@@ -59,7 +59,11 @@ fn blobs(store: &Path) -> Vec<PathBuf> {
 
 /// Runs this test binary again, to do what [`child_process`] reads from its environment.
 fn child(work: &str, store: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    child_under(&mut Command::new(std::env::current_exe().unwrap()), work, store)
+}
+
+fn child_under(command: &mut Command, work: &str, store: &Path) -> Child {
+    command
         .args(["--exact", "store::child_process", "--nocapture"])
         .env(CHILD, format!("{work} {}", store.display()))
         .stdout(Stdio::piped())
@@ -166,27 +170,35 @@ fn two_processes_that_name_images_at_once_lose_none() {
 
 #[test]
 fn a_killed_writer_leaves_nothing_once_the_next_begins() {
-    let dir = temp_dir();
-    let mut child = child("write -", dir.path());
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap() == "writing"));
-    let store = Store::open(dir.path()).unwrap();
-    // While it lives it is neither swept nor collected.
-    let own = store.begin_run(&Silent).unwrap();
-    assert!(dir.path().join("run/1/temporary").exists());
-    assert!(matches!(store.gc(&GcOptions::default(), &Silent), Err(Error::Busy { .. })));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    drop(own);
-    assert_eq!(blobs(dir.path()), Vec::<PathBuf>::new());
-    let own = store.begin_run(&Silent).unwrap();
-    let left: Vec<_> = std::fs::read_dir(dir.path().join("run"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir())
-        .collect();
-    assert_eq!(left, [own.path()]);
-    store.gc(&GcOptions::default(), &Silent).unwrap();
+    let plain = Command::new(std::env::current_exe().unwrap());
+    // Without /proc a file cannot be given its name later, as on NFS: it has one in the run folder.
+    let mut without = Command::new("unshare");
+    without.args(["--mount", "sh", "-c", "umount -l /proc && exec \"$@\"", "sh"]);
+    without.arg(std::env::current_exe().unwrap());
+    for (mut command, runs) in [(plain, 1), (without, 2)] {
+        let dir = temp_dir();
+        let mut child = child_under(&mut command, "write -", dir.path());
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == "writing"));
+        let folders = || {
+            let entries = std::fs::read_dir(dir.path().join("run")).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+        };
+        assert_eq!(folders().len(), runs);
+        let store = Store::open(dir.path()).unwrap();
+        // While it lives it is neither swept nor collected.
+        let own = store.begin_run(&Silent).unwrap();
+        assert!(dir.path().join("run/1/temporary").exists());
+        assert_eq!(folders().len(), runs + 1);
+        assert!(matches!(store.gc(&GcOptions::default(), &Silent), Err(Error::Busy { .. })));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(own);
+        assert_eq!(blobs(dir.path()), Vec::<PathBuf>::new());
+        let own = store.begin_run(&Silent).unwrap();
+        assert_eq!(folders(), [own.path()]);
+        store.gc(&GcOptions::default(), &Silent).unwrap();
+    }
 }
 
 #[test]

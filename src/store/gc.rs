@@ -375,9 +375,15 @@ impl Collection<'_> {
     }
 }
 
+/// Returns when a file or folder was last used; one that goes while a dry run looks was never.
 fn last_used(path: &Path) -> Result<(i64, i64), Error> {
-    let metadata = fs::symlink_metadata(path).at("read", path)?;
-    Ok((metadata.mtime(), metadata.mtime_nsec()))
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((0, 0)),
+        other => {
+            let metadata = other.at("read", path)?;
+            Ok((metadata.mtime(), metadata.mtime_nsec()))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod unpacked;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -86,13 +87,24 @@ impl Store {
             make(root)?;
         }
         let path = root.join("in-use");
-        let in_use = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .at("open", &path)?;
+        let options = || {
+            let mut options = File::options();
+            options.read(true);
+            options
+        };
+        let in_use = match options().write(true).create(true).truncate(false).open(&path) {
+            // Another user's store: enough to read from.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                options().open(&path)
+            }
+            other => other,
+        };
+        let in_use = in_use.at("open", &path)?;
         error::flock(&in_use, FlockOperation::LockShared, &path)?;
         let inner = Inner {
             root: root.to_owned(),
