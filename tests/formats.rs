@@ -177,6 +177,10 @@ fn layers() -> [Vec<u8>; 3] {
     top.add("etc/", tar::EntryType::Directory, b"", |header| header.set_mode(0o700));
     top.file(".wh.becomes-folder", b"").file("é and a long name", b"").file("bin-b", b"replaced");
     top.add("pipe", tar::EntryType::Fifo, b"", |_| {});
+    // Builders that do not see the base write through its symlinks.
+    top.symlink("round/about", "../abs").symlink("abs", "/usr").folder("round/");
+    top.file("lib/through", b"t").file("round/about/lib/twice", b"t").file("lib/.wh.x", b"");
+    top.link("lib/hard", "lib/through");
     [bottom.done(), middle.done(), top.done()]
 }
 

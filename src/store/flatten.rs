@@ -14,6 +14,9 @@ use super::{Error, Store};
 use crate::oci::{Descriptor, Manifest};
 use crate::report::{Report, Task, Unit};
 
+/// How many symlinks a path may lead through, as for the kernel.
+const LINKS: u32 = 40;
+
 /// An entry by its layer and its place in it. Hard links share the one of their file.
 type Id = (usize, usize);
 
@@ -146,14 +149,17 @@ impl Tree {
     fn apply(&mut self, number: usize, entries: Vec<Entry>) -> io::Result<()> {
         for entry in &entries {
             let (folder, name) = split(&entry.path);
+            if !name.starts_with(b".wh.") {
+                continue;
+            }
+            let folder = self.follow(folder, entry)?;
             if name == b".wh..wh..opq" {
-                self.remove_below(folder);
-            } else if name.starts_with(b".wh.") && !name.starts_with(b".wh..wh.") {
-                let hidden =
-                    clean(&join(folder, &name[4..])).map_err(|_| odd(entry, "hides nothing"))?;
-                if hidden.is_empty() || hidden == folder {
-                    return Err(odd(entry, "hides nothing"));
-                }
+                self.remove_below(&folder);
+            } else if !name.starts_with(b".wh..wh.") {
+                let hidden = clean(&join(&folder, &name[4..]))
+                    .ok()
+                    .filter(|hidden| *hidden != folder)
+                    .ok_or_else(|| odd(entry, "hides nothing"))?;
                 self.nodes.remove(&hidden);
                 self.remove_below(&hidden);
             }
@@ -166,33 +172,65 @@ impl Tree {
         Ok(())
     }
 
-    fn put(&mut self, id: Id, entry: Entry) -> io::Result<()> {
-        for (at, _) in entry.path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-            if self.nodes.get(&entry.path[..at]).is_some_and(|above| above.kind != Kind::Folder) {
-                let above = String::from_utf8_lossy(&entry.path[..at]);
-                return Err(odd(&entry, &format!("lies below `{above}`, which is no folder")));
+    /// Returns where a folder really is: some builders write through the symlinks of a base, as
+    /// `lib/x` where `lib` is `usr/lib`. None leads out of the root.
+    fn follow(&self, folder: &[u8], entry: &Entry) -> io::Result<Vec<u8>> {
+        let mut ahead: Vec<&[u8]> = folder.rsplit(|byte| *byte == b'/').collect();
+        let mut real: Vec<u8> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = ahead.pop() {
+            match part {
+                b"" | b"." => continue,
+                b".." => {
+                    real.truncate(split(&real).0.len());
+                    continue;
+                }
+                _ => {}
+            }
+            let path = join(&real, part);
+            match self.nodes.get(&path) {
+                Some(Node { kind: Kind::Symlink, entry: Some(link), .. }) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(odd(entry, "lies behind too many symlinks"));
+                    }
+                    if link.link.first() == Some(&b'/') {
+                        real.clear();
+                    }
+                    ahead.extend(link.link.rsplit(|byte| *byte == b'/'));
+                }
+                Some(node) if node.kind != Kind::Folder => {
+                    let above = String::from_utf8_lossy(&path);
+                    return Err(odd(entry, &format!("lies below `{above}`, which is no folder")));
+                }
+                _ => real = path,
             }
         }
+        Ok(real)
+    }
+
+    fn put(&mut self, id: Id, mut entry: Entry) -> io::Result<()> {
         if entry.path.is_empty() && entry.kind != Kind::Folder {
             return Err(odd(&entry, "is the root, but no folder"));
         }
+        let (folder, name) = split(&entry.path);
+        entry.path = join(&self.follow(folder, &entry)?, name);
         let node = match entry.kind {
             Kind::Link => {
-                let target =
-                    self.nodes.get(&entry.link).filter(|target| target.kind != Kind::Folder);
-                let target = target.ok_or_else(|| {
-                    odd(
-                        &entry,
-                        &format!(
-                            "links to `{}`, which is not there",
-                            String::from_utf8_lossy(&entry.link)
-                        ),
-                    )
-                })?;
-                if entry.link == entry.path {
+                let (folder, name) = split(&entry.link);
+                let link = join(&self.follow(folder, &entry)?, name);
+                if link == entry.path {
                     return Err(odd(&entry, "links to itself"));
                 }
-                Node { id: target.id, kind: target.kind, entry: target.entry.clone() }
+                match self.nodes.get(&link) {
+                    Some(target) if target.kind != Kind::Folder => {
+                        Node { id: target.id, kind: target.kind, entry: target.entry.clone() }
+                    }
+                    _ => {
+                        let link = String::from_utf8_lossy(&link);
+                        return Err(odd(&entry, &format!("links to `{link}`, which is not there")));
+                    }
+                }
             }
             Kind::File => {
                 self.contents.insert(id);
