@@ -120,6 +120,13 @@ pub(crate) fn main() -> ExitCode {
         match context.enter() {
             Ok(None) => {}
             Ok(Some(code)) => return code,
+            // These go on without: one tells why it cannot be entered, and the others leave what
+            // belongs to ids of a namespace.
+            Err(_)
+                if matches!(
+                    arguments.command,
+                    Command::Doctor(_) | Command::Gc(_) | Command::Remove(_)
+                ) => {}
             Err(error) => return render::error(&error, context.json),
         }
     }
@@ -152,7 +159,7 @@ fn needs_trees(command: &Command) -> bool {
     match command {
         Command::Build(args) => !args.dry_run,
         Command::Pull(args) => args.unpack,
-        Command::Gc(_) | Command::Remove(_) => true,
+        Command::Gc(_) | Command::Remove(_) | Command::Doctor(_) => true,
         _ => false,
     }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::layer::normalise;
+use crate::rootfs::{self, Space, Why};
 use crate::sandbox::{self, State};
 
 use super::{Context, Error};
@@ -64,8 +65,71 @@ pub fn doctor(context: &Context<'_>) -> Result<DoctorReport, Error> {
         })
         .collect();
     findings.push(store_finding(context));
+    // Inside of the namespace the trees can be tried for real.
+    if let Some(mode) = context.mode {
+        findings.push(Finding {
+            what: "mode".to_owned(),
+            ok: true,
+            needed: true,
+            detail: format!("builds run as `{}`", mode.flavour()),
+            fix: None,
+        });
+        findings.extend(tree_findings(context));
+    }
     let can_build = findings.iter().all(|finding| finding.ok || !finding.needed);
     Ok(DoctorReport { can_build, findings })
+}
+
+/// Tries the places for a build's trees.
+fn tree_findings(context: &Context<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Ok(store) = context.open() else { return findings };
+    let Ok(run) = store.begin_run(context.report.as_ref()) else { return findings };
+    let tried = |what: &str, place: String, result: Result<(), Why>, needed: bool| match result {
+        Ok(()) => Finding {
+            what: what.to_owned(),
+            ok: true,
+            needed,
+            detail: format!("overlay works {place}"),
+            fix: None,
+        },
+        Err(why) => Finding {
+            what: what.to_owned(),
+            ok: false,
+            needed,
+            detail: format!("overlay does not work {place}: {why}"),
+            fix: Some(why.hint().to_owned()),
+        },
+    };
+    let available = rootfs::available_memory().unwrap_or(0);
+    let memory = Space::memory(&run.path().join("memory"), 64 << 20);
+    let in_memory = match &memory {
+        Ok(space) => tried(
+            "trees in memory",
+            format!("in memory, {} MB of which are available", available / 1_000_000),
+            rootfs::probe_overlay(space.path()),
+            false,
+        ),
+        Err(error) => Finding {
+            what: "trees in memory".to_owned(),
+            ok: false,
+            needed: false,
+            detail: error.to_string(),
+            fix: None,
+        },
+    };
+    let memory_works = in_memory.ok;
+    findings.push(in_memory);
+    drop(memory);
+    let disk = context.scratch.unwrap_or(run.path());
+    // With memory that works, a build that fits into it needs no overlay on disk.
+    findings.push(tried(
+        "trees on disk",
+        format!("in {}", disk.display()),
+        rootfs::probe_overlay(disk),
+        !memory_works,
+    ));
+    findings
 }
 
 fn store_finding(context: &Context<'_>) -> Finding {
