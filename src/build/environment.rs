@@ -83,7 +83,7 @@ pub(super) fn hosts(of_machine: &str) -> String {
 }
 
 /// Tells whether this machine runs programs for a platform: its own, or by an interpreter that the
-/// machine has registered so that it works inside of any tree (`F`, binfmt_misc).
+/// machine has registered so that it works inside of any tree (`F` in `binfmt_misc`).
 pub(super) fn runs_here(platform: &Platform) -> bool {
     if platform.satisfies(&Platform::host()) {
         return true;

@@ -219,13 +219,16 @@ impl Packing<'_> {
     }
 }
 
+/// What is known of a layer: its diff id and blob, unless it is empty, and what it left below home.
+type Known = (Option<Digest>, Option<Descriptor>, HomeFiles);
+
 /// Looks a layer up by its key. What it needs must be here: a blob of the wanted compression.
 fn known(
     name: &str,
     key: &Digest,
     store: &Store,
     options: &Options<'_>,
-) -> Result<Option<(Option<Digest>, Option<Descriptor>, HomeFiles)>, Error> {
+) -> Result<Option<Known>, Error> {
     if options.no_cache || options.refresh.contains(name) {
         return Ok(None);
     }

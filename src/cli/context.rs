@@ -34,7 +34,6 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(global: &Global) -> Result<Context, ops::Error> {
-        #[expect(clippy::disallowed_methods, reason = "the environment is read here")]
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -87,12 +86,11 @@ impl Context {
     }
 
     /// Ends the process on Ctrl-C and its kin: steps are killed, temporary files removed.
-    pub(crate) fn watch_signals(&self) -> Result<(), ops::Error> {
+    pub(crate) fn watch_signals() -> Result<(), ops::Error> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(ops::Error::Signals)?;
         std::thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
                 ops::abandon();
-                #[expect(clippy::exit, reason = "the user wants the process to end now")]
                 std::process::exit(128 + signal);
             }
         });

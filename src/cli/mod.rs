@@ -45,12 +45,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 the machine lacks s
 /// Options of every command.
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// Folder of images, caches and unpacked layers [default: $XDG_DATA_HOME/ocibuild or
-    /// ~/.local/share/ocibuild]
+    /// Folder of images, caches and unpacked layers [default: `$XDG_DATA_HOME/ocibuild`
+    /// or `~/.local/share/ocibuild`]
     #[arg(long, global = true, value_name = "DIR", env = "OCIBUILD_STORE")]
     store: Option<std::path::PathBuf>,
     /// Folder on a fast local disk for a build's trees that do not fit into memory
-    /// [default: $SLURM_TMPDIR, $TMPDIR or the store]
+    /// [default: `$SLURM_TMPDIR`, `$TMPDIR` or the store]
     #[arg(long, global = true, value_name = "DIR", env = "OCIBUILD_SCRATCH")]
     scratch: Option<std::path::PathBuf>,
     /// Threads for hashing and compressing [default: one a core]
@@ -130,7 +130,7 @@ pub(crate) fn main() -> ExitCode {
             Err(error) => return render::error(&error, context.json),
         }
     }
-    if let Err(error) = context.watch_signals() {
+    if let Err(error) = context::Context::watch_signals() {
         return render::error(&error, context.json);
     }
     let result = match &arguments.command {

@@ -44,6 +44,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Bytes for people: `3.1 GB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
     let mut value = count as f64;
     let mut unit = 0;
     while value >= 999.5 && unit + 1 < UNITS.len() {
@@ -227,7 +228,7 @@ impl Report for Lines {
                 ));
             }
             Event::Output { layer, step, line, .. } => {
-                say(format_args!("  {layer}/{step} | {line}"))
+                say(format_args!("  {layer}/{step} | {line}"));
             }
         }
     }
