@@ -43,8 +43,8 @@ owner="$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])
 setpriv --reuid "$(stat -c %u "$owner")" --regid "$(stat -c %g "$owner")" --clear-groups \
     env HOME=/tmp "$python" -m pip install -r "$OCIBUILD_RECIPE/requirements.txt""#,
     },
-    // bspm compiles everything when apt's lists, empty as a layer begins, offer it nothing. And R only
-    // warns of a package that could not be installed, and ends well.
+    // bspm compiles everything when apt's lists, empty as a layer begins, offer it nothing. And R
+    // only warns of a package that could not be installed, and ends well.
     Convention {
         file: "install.r",
         script: r#"
