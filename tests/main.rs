@@ -28,6 +28,12 @@ mod faults;
 // Which room may use which, and that no test is forgotten.
 mod layering;
 
+// Commands over a tree: what they see, what they may, how they end, and that nothing outlives them.
+mod sandbox;
+
+// Stacks of layers: whiteouts, implied folders, extras that leave no trace, and where none works.
+mod rootfs;
+
 // Recipes in, an image out: what is in the layers, the cache, failing steps, broken files.
 mod build;
 

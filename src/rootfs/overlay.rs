@@ -82,8 +82,8 @@ impl Drop for MountPoint {
     }
 }
 
-/// Stacks layers, from the bottom up, in the folder `space`, which becomes the stack's own: it must
-/// hold nothing yet, and stay where it is while the stack is mounted.
+/// Stacks layers, from the bottom up, in the folder `space`, which is made if need be and becomes
+/// the stack's own: it must hold nothing yet, and stay where it is while the stack is mounted.
 ///
 /// A lower folder without a sidecar must be no upper folder of a live mount.
 pub fn mount(lowers: &[Lower], space: &Path, extras: &Extras) -> Result<Mounted, Error> {
@@ -92,6 +92,7 @@ pub fn mount(lowers: &[Lower], space: &Path, extras: &Extras) -> Result<Mounted,
         fs::create_dir(&path).at("create the folder", &path)?;
         Ok(path)
     };
+    disk::make_dirs(space)?;
     let stack = Stack::new(lowers);
     let root = stack.effective(&[])?.unwrap_or(Folder::DEFAULT);
 
@@ -114,16 +115,16 @@ pub fn mount(lowers: &[Lower], space: &Path, extras: &Extras) -> Result<Mounted,
     }
 
     // An overlay without an upper folder, hence read-only, needs two lower ones.
-    let empty = make("empty")?;
-    root.apply(&empty)?;
     if layers.is_empty() {
-        layers.push(empty.clone());
+        let nothing = make("nothing")?;
+        root.apply(&nothing)?;
+        layers.push(nothing);
     }
-    let parent_at = make("parent")?;
     let mut parent_layers = layers.clone();
     if parent_layers.len() < 2 {
-        parent_layers.push(empty);
+        parent_layers.push(make("empty")?);
     }
+    let parent_at = make("parent")?;
     let parent = overlay("the layers", &parent_layers, None, &parent_at)?;
 
     let extra = make("extras")?;
@@ -254,10 +255,13 @@ impl Refusal {
         upper: Option<&(String, String)>,
         at: &Path,
     ) -> Result<(), Refusal> {
-        let mut options = format!("userxattr,lowerdir={}", lowers.join(":"));
-        if let Some((upper, work)) = upper {
-            options += &format!(",upperdir={upper},workdir={work}");
-        }
+        let lowers = lowers.join(":");
+        let options = match upper {
+            None => format!("userxattr,lowerdir={lowers}"),
+            Some((upper, work)) => {
+                format!("userxattr,lowerdir={lowers},upperdir={upper},workdir={work}")
+            }
+        };
         let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
         rustix::mount::mount("overlay", at, "overlay", MountFlags::NOATIME, options.as_c_str())?;
         Ok(())

@@ -127,7 +127,7 @@ mod tests {
         fs::write(tree.join("a/b/file"), "").unwrap();
         std::os::unix::fs::symlink(&kept, tree.join("link")).unwrap();
         for closed in ["a/b/c", "a/b", "a"] {
-            fs::set_permissions(tree.join(closed), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(tree.join(closed), fs::Permissions::from_mode(0o000)).unwrap();
         }
         remove_tree(&tree).unwrap();
         remove_tree(&tree).unwrap();

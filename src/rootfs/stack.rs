@@ -149,25 +149,20 @@ impl<'l> Stack<'l> {
 /// Tells whether a layer hides what the layers below it have at `path`.
 fn hides(lower: &Lower, path: &[u8]) -> Result<bool, Error> {
     let path = EntryPath::from(path);
-    match &lower.sidecar {
-        Some(Sidecar { whiteouts, opaque, .. }) => Ok(opaque.contains(&b""[..])
-            || path
-                .prefixes()
-                .any(|prefix| whiteouts.contains(&prefix) || opaque.contains(&prefix))),
-        None => {
-            for prefix in path.prefixes() {
-                let dir = lower.tree.join(prefix.as_path());
-                match look(&lower.tree, prefix.as_bytes())? {
-                    Seen::Nothing => return Ok(false),
-                    // A whiteout, among others.
-                    Seen::Other => return Ok(true),
-                    Seen::Folder(_) if is_opaque(&dir)? => return Ok(true),
-                    Seen::Folder(_) => {}
-                }
-            }
-            Ok(false)
+    if let Some(Sidecar { whiteouts, opaque, .. }) = &lower.sidecar {
+        let hidden = |path: &EntryPath| whiteouts.contains(path) || opaque.contains(path);
+        return Ok(opaque.contains(&b""[..]) || path.prefixes().any(|prefix| hidden(&prefix)));
+    }
+    for prefix in path.prefixes() {
+        match look(&lower.tree, prefix.as_bytes())? {
+            Seen::Nothing => return Ok(false),
+            // A whiteout, among others.
+            Seen::Other => return Ok(true),
+            Seen::Folder(_) if is_opaque(&lower.tree.join(prefix.as_path()))? => return Ok(true),
+            Seen::Folder(_) => {}
         }
     }
+    Ok(false)
 }
 
 /// Tells whether a folder of an overlay's upper folder is marked as opaque.

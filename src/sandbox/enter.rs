@@ -105,8 +105,10 @@ pub fn enter(request: Request) -> Result<Entry, Error> {
         move |source: io::Error| Error::Setup { what, source }
     };
     let (ours, theirs) = UnixStream::pair().map_err(setup("make a socket"))?;
-    let mut inner =
-        spawn(theirs.into(), ids.mode()).map_err(setup("execute this program again"))?;
+    let theirs = OwnedFd::from(theirs);
+    let mut inner = spawn(&theirs, ids.mode()).map_err(setup("execute this program again"))?;
+    // The end of the inner process shows only when nobody else holds its side.
+    drop(theirs);
     let result = introduce(&ours, &mut inner, &ids);
     if let Err(error) = result {
         inner.kill().ok();
@@ -137,9 +139,8 @@ fn choose(request: Request) -> Result<Ids, Error> {
     let range = || ids::find_range(uid).map(Ids::Range);
     let (mode, result) = match request {
         Request::Root => ("all ids", root()),
-        Request::Range => ("a range of subordinate ids", range()),
         Request::Auto if uid == 0 => ("all ids", root().or_else(|lack| range().map_err(|_| lack))),
-        Request::Auto => ("a range of subordinate ids", range()),
+        Request::Range | Request::Auto => ("a range of subordinate ids", range()),
         Request::Single => {
             let text = "a build with one id alone is not available in this version";
             let fix = match ids::find_range(uid) {
@@ -154,8 +155,8 @@ fn choose(request: Request) -> Result<Ids, Error> {
 
 /// Executes this command again. The descriptor is inherited by number, which is safe as this
 /// process has no second thread that could execute something meanwhile.
-fn spawn(socket: OwnedFd, mode: Mode) -> io::Result<Child> {
-    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty())?;
+fn spawn(socket: &OwnedFd, mode: Mode) -> io::Result<Child> {
+    rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty())?;
     let (kind, uid, gid) = match mode {
         Mode::Root => ("root", 0, 0),
         Mode::Range { uid, gid } => ("range", uid, gid),

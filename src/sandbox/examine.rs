@@ -69,24 +69,22 @@ pub fn examine() -> Vec<Finding> {
         Ok(()) => Finding::works("user namespaces", "a process may make its own"),
         Err(lack) => Finding::lack("user namespaces", State::Broken, &lack),
     });
-    let root = (uid == 0).then(root);
-    let range = ids::find_range(uid);
-    let ranged = matches!(root, Some(Ok(())));
-    match root {
-        Some(Ok(())) => findings.push(Finding::works("all ids", "root may map every id")),
-        Some(Err(lack)) => findings.push(Finding::lack("all ids", State::Missing, &lack)),
-        None => {}
+    if uid == 0 {
+        match root() {
+            Ok(()) => {
+                findings.push(Finding::works("all ids", "root may map every id"));
+                return findings;
+            }
+            Err(lack) => findings.push(Finding::lack("all ids", State::Missing, &lack)),
+        }
     }
-    findings.push(match range {
+    findings.push(match ids::find_range(uid) {
         Ok(range) => {
             let (first, count) = (range.uids.outside, range.uids.count);
             let text = format!("{count} users from {first}, {} groups", range.gids.count);
             Finding::works("subordinate ids", text)
         }
-        Err(lack) => {
-            let state = if ranged { State::Missing } else { State::Broken };
-            Finding::lack("subordinate ids", state, &lack)
-        }
+        Err(lack) => Finding::lack("subordinate ids", State::Broken, &lack),
     });
     findings
 }

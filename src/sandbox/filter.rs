@@ -132,7 +132,7 @@ mod tests {
 
     /// Runs a filter as the kernel would.
     fn verdict(filter: &[sock_filter], architecture: u32, number: u32, second: u64) -> u32 {
-        let mut data = vec![0; 64];
+        let mut data = [0; 64];
         data[..4].copy_from_slice(&number.to_ne_bytes());
         data[4..8].copy_from_slice(&architecture.to_ne_bytes());
         data[24..32].copy_from_slice(&second.to_ne_bytes());

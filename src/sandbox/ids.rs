@@ -39,7 +39,8 @@ pub(super) fn parse_map(text: &str) -> Vec<Extent> {
 
 /// Returns the text of a map that leaves every id of another as it is.
 pub(super) fn identity(map: &[Extent]) -> String {
-    map.iter().map(|extent| format!("{0} {0} {1}\n", extent.inside, extent.count)).collect()
+    let line = |extent: &Extent| format!("{0} {0} {1}\n", extent.inside, extent.count);
+    map.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 /// Tells whether a map has all ids that an image may use.

@@ -123,14 +123,11 @@ fn resolve(name: &str) -> Result<User, Failure> {
 
 /// Becomes the command; returns only when that fails.
 fn execute(spec: &Spec, user: &User) -> Failure {
-    match prepare(spec, user) {
-        Err(failure) => failure,
-        Ok(()) => {
-            let name = spec.argv.first().cloned().unwrap_or_default();
-            let errno = wire::errno_of(&exec(spec, user));
-            Failure::Program { name, errno }
-        }
+    if let Err(failure) = prepare(spec, user) {
+        return failure;
     }
+    let name = spec.argv.first().cloned().unwrap_or_default();
+    Failure::Program { name, errno: wire::errno_of(&exec(spec, user)) }
 }
 
 /// Gives this process what the command is to find.

@@ -139,7 +139,7 @@ struct Helper {
 impl Helper {
     fn start() -> io::Result<Helper> {
         let (control, theirs) = UnixStream::pair()?;
-        let child = Command::new(program()?)
+        let child = Command::new(program())
             .arg0(helper::STEP)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
@@ -165,7 +165,7 @@ impl Drop for Helper {
 
 /// Returns the path of this program to execute: of a sealed copy in memory, so that a step that
 /// gets hold of it through /proc can't change the file.
-fn program() -> io::Result<String> {
+fn program() -> String {
     static COPY: OnceLock<Option<OwnedFd>> = OnceLock::new();
     let copy = || -> io::Result<OwnedFd> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -176,9 +176,9 @@ fn program() -> io::Result<String> {
         Ok(memory.into())
     };
     match COPY.get_or_init(|| copy().ok()) {
-        Some(memory) => Ok(format!("/proc/self/fd/{}", memory.as_raw_fd())),
+        Some(memory) => format!("/proc/self/fd/{}", memory.as_raw_fd()),
         // Without such files there is still the helper's own shield.
-        None => Ok("/proc/self/exe".to_owned()),
+        None => "/proc/self/exe".to_owned(),
     }
 }
 
@@ -252,8 +252,8 @@ fn follow(
     match (reply, ended_by_us) {
         // What was over before we could end it counts.
         (Some(Reply::Ended(outcome @ Outcome::Exited(_))), _)
-        | (Some(Reply::Ended(outcome)), None) => Ok(outcome),
-        (_, Some(outcome)) => Ok(outcome),
+        | (Some(Reply::Ended(outcome)), None)
+        | (_, Some(outcome)) => Ok(outcome),
         (Some(Reply::Failed(failure)), None) => Err(failure.into()),
         (None, None) => {
             let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());

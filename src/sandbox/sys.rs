@@ -164,6 +164,9 @@ pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// `IFF_UP | IFF_RUNNING`, in the type of the field.
+const UP: libc::c_short = 0x41;
+
 /// Brings up the loopback device of this process' network namespace.
 pub(super) fn raise_loopback() -> io::Result<()> {
     let socket = rustix::net::socket(
@@ -176,7 +179,7 @@ pub(super) fn raise_loopback() -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
         *to = from.cast_signed() as c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = UP;
     // SAFETY: the request names a device and flags, which is what this ioctl reads.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) })?;
     Ok(())

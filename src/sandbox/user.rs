@@ -31,9 +31,8 @@ pub(super) fn resolve(text: &str, passwd: &str, group: &str) -> Result<User, Unk
         })
     });
     let field = |at: usize| entry.as_ref().and_then(|entry| entry.get(at)).copied();
-    let uid = match field(2).and_then(|uid| uid.parse().ok()).or(number) {
-        Some(uid) => uid,
-        None => return Err(("user", name.to_owned())),
+    let Some(uid) = field(2).and_then(|uid| uid.parse().ok()).or(number) else {
+        return Err(("user", name.to_owned()));
     };
     let home = field(5).filter(|home| home.starts_with('/')).unwrap_or("/").to_owned();
 

@@ -47,6 +47,8 @@ enum Act {
     },
     /// A command of the machine's, in the build's namespaces.
     Shell(String),
+    /// What the last tmpfs holds.
+    Usage,
     ProbeOverlay(PathBuf),
     ProbeOwners(PathBuf),
     Remove(PathBuf),
@@ -73,20 +75,21 @@ fn main() {
             println!("{}", json!({ "flavour": entered.mode.flavour(), "results": results }));
         }
         Err(error) => {
-            println!("{}", json!({ "error": describe(&error) }));
+            let hint = ocibuild::fault::Fault::hint(&error);
+            println!("{}", json!({ "error": describe(&error), "hint": hint }));
             std::process::exit(3);
         }
     }
 }
 
 fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let mut texts = vec![error.to_string()];
     let mut source = error.source();
     while let Some(cause) = source {
-        text += &format!(": {cause}");
+        texts.push(cause.to_string());
         source = cause.source();
     }
-    text
+    texts.join(": ")
 }
 
 fn carry_out(acts: Vec<Act>) -> Vec<Value> {
@@ -120,7 +123,7 @@ fn carry_out(acts: Vec<Act>) -> Vec<Value> {
             Act::Unmount => told(&mounted.take().map(Mounted::unmount).transpose()),
             Act::Run { mut spec, timeout, cancel_after } => {
                 if spec.root == Path::new("") {
-                    spec.root = mounted.as_ref().unwrap().merged().to_owned();
+                    mounted.as_ref().unwrap().merged().clone_into(&mut spec.root);
                 }
                 spec.timeout = timeout.map(Duration::from_secs_f64);
                 run(&spec, cancel_after)
@@ -138,6 +141,14 @@ fn carry_out(acts: Vec<Act>) -> Vec<Value> {
                     "code": output.status.code(),
                     "out": String::from_utf8_lossy(&output.stdout),
                     "err": String::from_utf8_lossy(&output.stderr),
+                })
+            }
+            Act::Usage => {
+                let space: &Space = spaces.last().unwrap();
+                json!({
+                    "used": space.used().unwrap(),
+                    "bound": space.bound(),
+                    "nearly_full": space.is_nearly_full().unwrap(),
                 })
             }
             Act::ProbeOverlay(dir) => told(&rootfs::probe_overlay(&dir)),
