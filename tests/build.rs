@@ -146,12 +146,12 @@ fn an_unchanged_output_stops_what_stands_above_it() {
     let first = project.build("cut");
     project.script("below", "# in other words\nprintf 'same\\n' > /srv/same; echo ran-below");
     let ran = project.run(&["build", "cut", "-v"]);
-    assert!(ran.stderr().contains("ran-below"), "the changed recipe runs: {ran}");
-    assert!(!ran.stderr().contains("ran-above"), "its output is the same: {ran}");
+    assert!(ran.stderr().contains("| ran-below"), "the changed recipe runs: {ran}");
+    assert!(!ran.stderr().contains("| ran-above"), "its output is the same: {ran}");
     assert_eq!(ran.ok(), first);
     project.script("below", "echo other > /srv/same");
     let ran = project.run(&["build", "cut", "-v"]);
-    assert!(ran.stderr().contains("ran-above"), "{ran}");
+    assert!(ran.stderr().contains("| ran-above"), "{ran}");
     assert_ne!(ran.ok(), first);
 }
 
@@ -164,10 +164,10 @@ fn refresh_and_no_cache_run_the_steps_again() {
         .definition("again", &["one", "two"]);
     let first = project.build("again");
     let ran = project.run(&["build", "again", "-v", "--refresh", "two"]);
-    assert!(ran.stderr().contains("ran-two") && !ran.stderr().contains("ran-one"), "{ran}");
+    assert!(ran.stderr().contains("| ran-two") && !ran.stderr().contains("| ran-one"), "{ran}");
     assert_eq!(ran.ok(), first);
     let ran = project.run(&["build", "again", "-v", "--no-cache"]);
-    assert!(ran.stderr().contains("ran-two") && ran.stderr().contains("ran-one"), "{ran}");
+    assert!(ran.stderr().contains("| ran-two") && ran.stderr().contains("| ran-one"), "{ran}");
     assert_eq!(ran.ok(), first);
     let stderr = project.run(&["build", "again", "--refresh", "three"]).fails(2);
     assert!(stderr.contains("three"), "{stderr}");
@@ -177,7 +177,7 @@ fn refresh_and_no_cache_run_the_steps_again() {
 fn a_layer_that_changes_nothing_is_left_out() {
     let project = Project::with_tiny_base(Who::Root);
     project
-        .script("nothing", "cat /srv/kept > /dev/null; echo scratch > /tmp/scratch; touch /srv")
+        .script("nothing", "cat /srv/kept > /dev/null; echo scratch > /tmp/scratch")
         .script("something", "echo 1 > /srv/one")
         .definition("lean", &["nothing", "something"])
         .definition("leaner", &["something"]);
@@ -197,7 +197,7 @@ fn a_dry_run_tells_what_would_be_done_and_does_nothing() {
     let project = small();
     let plan = project.run(&["build", "small", "--dry-run", "--json"]).json();
     let platform = &plan[0]["platforms"][0];
-    assert_eq!(platform["platform"], "linux/amd64");
+    assert_eq!(platform["platform"]["architecture"], "amd64");
     assert!(platform["base"].as_str().unwrap().contains("sha256:"), "{plan}");
     let layers = platform["layers"].as_array().unwrap();
     assert_eq!(layers.len(), 2);
@@ -259,12 +259,12 @@ fn a_step_reaches_the_network_unless_it_may_not() {
     project.definition("net", &["net"]);
     recipe(true);
     let ran = project.run(&["build", "net", "-v", "--no-cache"]);
-    assert!(!ran.stderr().contains("no-network"), "{ran}");
+    assert!(!ran.stderr().contains("| no-network"), "{ran}");
     ran.ok();
     assert_eq!(files.asked("/page"), 1);
     recipe(false);
     let ran = project.run(&["build", "net", "-v"]);
-    assert!(ran.stderr().contains("no-network"), "{ran}");
+    assert!(ran.stderr().contains("| no-network"), "{ran}");
     ran.ok();
     assert_eq!(files.asked("/page"), 1);
 }
@@ -344,7 +344,7 @@ fn a_step_finds_its_recipe_and_a_quiet_world() {
     let project = Project::with_tiny_base(Who::Root);
     project.write(
         "layers/world/layer.toml",
-        "about = \"looks round\"\n[args]\nthe-word = \"hello\"\n[[step]]\nenv = { EXTRA = \"x\" }\nscript = '''\n\
+        "about = \"looks round\"\n[args]\nthe-word = \"hello\"\n[[step]]\nenv = { EXTRA = \"x\" }\nscript = '''\nset -x\n\
          test \"$THE_WORD\" = hello\n\
          test \"$ARCH $MACHINE\" = \"amd64 x86_64\"\n\
          test \"$DISTRIBUTION $CODENAME $RELEASE\" = \"tiny small 1\"\n\
@@ -356,7 +356,7 @@ fn a_step_finds_its_recipe_and_a_quiet_world() {
          test \"$(id -u)\" = 0\n\
          test \"$(umask)\" = 0022\n\
          test -c /dev/null && test -c /dev/urandom && test -d /dev/shm && test -e /proc/self/fd/1\n\
-         test -z \"$(ls /tmp /var/tmp)\"\n\
+         test -z \"$(ls -A /tmp)$(ls -A /var/tmp)\"\n\
          test -z \"${LEAKED:-}\"\n\
          test \"$HOME\" = /root\n\
          env > /srv/environment\n'''\n",

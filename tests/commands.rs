@@ -80,9 +80,9 @@ fn an_image_that_is_not_here_is_an_error_with_a_way_out() {
         assert!(stderr.contains("ghcr.io/rocker-org/cuda"), "{ran}");
         assert!(stderr.contains("hint: "), "{ran}");
         assert!(!stderr.contains("panicked"), "{ran}");
-        assert_ne!(ran.fails(2), "");
+        assert_ne!(ran.fails(1), "");
     }
-    let stderr = project.run(&["push", "ghcr.io/rocker-org/cuda"]).fails(2);
+    let stderr = project.run(&["push", "ghcr.io/rocker-org/cuda"]).fails(1);
     assert!(stderr.contains("build") || stderr.contains("pull"), "it says what to do: {stderr}");
     assert!(!project.path("out").exists());
 }
@@ -94,7 +94,7 @@ fn errors_are_objects_when_asked_for() {
     let last = ran.stderr().lines().last().unwrap().to_owned();
     let object: serde_json::Value = serde_json::from_str(&last).unwrap();
     assert_eq!(object["event"], "error");
-    assert_eq!(object["exit_code"], 2);
+    assert_eq!(object["exit_code"], 1);
     assert!(ran.stdout().is_empty());
     // Each line of a whole build is one.
     let project = Project::with_tiny_base(Who::Root);
@@ -151,7 +151,7 @@ fn images_are_listed_shown_and_removed() {
 
     assert_eq!(project.run(&["remove", "localhost/one"]).ok(), "localhost/one:latest");
     assert!(!project.run(&["list"]).ok().contains("localhost/one"));
-    project.run(&["remove", "localhost/one"]).fails(2);
+    project.run(&["remove", "localhost/one"]).fails(1);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ocibuild::ops;
@@ -15,6 +16,9 @@ use signal_hook::iterator::Signals;
 
 use super::Global;
 use super::terminal::{self, Verbosity};
+
+/// Whether a signal is ending the process.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// What every command needs to know.
 pub(crate) struct Context {
@@ -90,11 +94,20 @@ impl Context {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(ops::Error::Signals)?;
         std::thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
+                ENDING.store(true, Ordering::SeqCst);
                 ops::abandon();
                 std::process::exit(128 + signal);
             }
         });
         Ok(())
+    }
+
+    /// Leaves the last word to the signal that ends the process, if there is one: the step that it
+    /// has killed is no failure to tell of.
+    pub(crate) fn yield_to_signal() {
+        while ENDING.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
     }
 
     /// What the operations get of all this.

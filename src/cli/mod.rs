@@ -148,6 +148,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Rules(args) => rules::run(args, &context),
         Command::Completions(args) => completions::run(args, &context),
     };
+    context::Context::yield_to_signal();
     match result {
         Ok(code) => code,
         Err(error) => render::error(&error, context.json),
