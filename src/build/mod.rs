@@ -5,6 +5,7 @@
 //! which a first pass over the tree gives at the speed of hashing. Nothing a build leaves behind is
 //! visible before it is whole.
 
+mod convert;
 mod environment;
 mod error;
 mod host;
@@ -36,6 +37,7 @@ pub use host::Host;
 pub use stop::stop_steps;
 pub use trees::{LayerId, Trees};
 
+use convert::Convert;
 use make::{Made, Maker};
 
 /// What an image is built on.
@@ -147,8 +149,8 @@ pub fn build(
             let mut packing = Vec::new();
             let outcome = plan.layers.iter().try_for_each(|layer| -> Result<(), Error> {
                 let key = plan::key(layer, &parents, Ownership::Kept)?;
-                if let Some((diff_id, blob, home)) =
-                    known(layer.name.as_str(), &key, store, options)?
+                if let Some(Known { diff_id, blob, home, convert }) =
+                    known(&layer.name, &key, store, options)?
                 {
                     report.note(&format!("{} {}: cached", plan.platform, layer.name));
                     warn_of_home(&layer.name, &home, report);
@@ -161,7 +163,13 @@ pub fn build(
                         cached: true,
                         home,
                     });
-                    packing.push(Packing::Ready(blob));
+                    packing.push(match (diff_id, blob) {
+                        (Some(diff_id), Some(blob)) if convert => {
+                            let convert = Convert { blob, diff_id, store, options };
+                            Packing::Running(scope.spawn(move || convert.run()))
+                        }
+                        (_, blob) => Packing::Ready(blob),
+                    });
                     return Ok(());
                 }
                 report.note(&format!(
@@ -219,10 +227,17 @@ impl Packing<'_> {
     }
 }
 
-/// What is known of a layer: its diff id and blob, unless it is empty, and what it left below home.
-type Known = (Option<Digest>, Option<Descriptor>, HomeFiles);
+/// A layer that was found by its key.
+struct Known {
+    /// `None` when the recipe changed nothing.
+    diff_id: Option<Digest>,
+    blob: Option<Descriptor>,
+    home: HomeFiles,
+    /// Whether the blob is of another compression than the wanted one.
+    convert: bool,
+}
 
-/// Looks a layer up by its key. What it needs must be here: a blob of the wanted compression.
+/// Looks a layer up by its key. A blob of it must be here, of whatever compression.
 fn known(
     name: &str,
     key: &Digest,
@@ -235,12 +250,32 @@ fn known(
     let Some(layer) = store.cached(key)? else { return Ok(None) };
     let home = HomeFiles::of_record(&layer.rest);
     match layer.diff_id {
-        None => Ok(Some((None, None, home))),
+        None => Ok(Some(Known { diff_id: None, blob: None, home, convert: false })),
         Some(diff_id) => {
-            let blob = store.blob_for(&diff_id, options.profile.name())?;
-            Ok(blob.map(|blob| (Some(diff_id), Some(blob), home)))
+            for profile in [options.profile].into_iter().chain(Profile::ALL) {
+                if let Some(blob) = store.blob_for(&diff_id, profile.name())? {
+                    let convert = profile != options.profile;
+                    return Ok(Some(Known {
+                        diff_id: Some(diff_id),
+                        blob: Some(blob),
+                        home,
+                        convert,
+                    }));
+                }
+            }
+            Ok(None)
         }
     }
+}
+
+/// Tells whether a layer's blob is here, of whatever compression: then no step has to run.
+pub fn has_blob(store: &Store, diff_id: &Digest) -> Result<bool, Error> {
+    for profile in Profile::ALL {
+        if store.blob_for(diff_id, profile.name())?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn remember(layer: &Progress, store: &Store) -> Result<(), Error> {

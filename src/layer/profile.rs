@@ -21,6 +21,9 @@ pub enum Profile {
 pub struct ProfileError(String);
 
 impl Profile {
+    /// Every profile that can be written.
+    pub const ALL: [Profile; 2] = [Profile::Gzip1, Profile::Zstd1];
+
     /// Returns the profile's name, as it goes into records.
     pub fn name(self) -> &'static str {
         match self {

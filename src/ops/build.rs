@@ -152,6 +152,10 @@ fn job(
 ) -> Result<Job, Error> {
     let sources = load(name, options)?;
     let definition = &sources.definition;
+    // One that the definition does not name is refused before anything is asked for.
+    for platform in &options.platforms {
+        check_platform(definition, platform)?;
+    }
     let registries = options.access.registries([&definition.image], context);
     let found = base::find(&sources.base(), options.always_pull, store, &registries, context)?;
     let chosen =
@@ -159,8 +163,6 @@ fn job(
     let names: Vec<&str> = normalise::RULES.iter().map(|rule| rule.name).collect();
     let mut platforms = Vec::new();
     for platform in chosen {
-        // One that the definition does not name is refused before its base is looked for.
-        check_platform(definition, platform)?;
         let (base, manifest) = found.platform(platform, store)?;
         let plan = plan::plan(
             &sources,
@@ -221,7 +223,6 @@ fn plan_one(
 ) -> Result<PlanReport, Error> {
     let Job { sources, found, platforms } = job(name, options, store, context)?;
     let definition = &sources.definition;
-    let profile = profile(definition);
     let mut warnings = BTreeSet::new();
     let mut reports = Vec::new();
     for (plan, base) in platforms {
@@ -241,7 +242,7 @@ fn plan_one(
             let usable = match cached.as_ref().map(|cached| cached.diff_id) {
                 None => false,
                 Some(None) => true,
-                Some(Some(diff_id)) => store.blob_for(&diff_id, profile.name())?.is_some(),
+                Some(Some(diff_id)) => build::has_blob(store, &diff_id)?,
             };
             let state = match (&key, usable) {
                 (_, true) => "cached",

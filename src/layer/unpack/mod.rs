@@ -12,7 +12,7 @@ mod frames;
 mod tree;
 mod way;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::thread;
 
@@ -110,6 +110,23 @@ pub fn check(
     let ((), diff_id, size) = run(blob, source, limits, |blocks| {
         blocks.into_iter().for_each(drop);
         Ok(())
+    })?;
+    Ok((diff_id, size))
+}
+
+/// Decompresses a blob into `out`, verified as it goes, and returns the diff id and the size of its
+/// tar. After an error `out` has got bytes that are worth nothing.
+pub fn expand(
+    blob: &Blob,
+    source: &mut (dyn Read + Send),
+    limits: &Limits,
+    out: &mut dyn Write,
+) -> Result<(Digest, u64), Error> {
+    let ((), diff_id, size) = run(blob, source, limits, |blocks| {
+        blocks
+            .into_iter()
+            .try_for_each(|block| out.write_all(&block))
+            .map_err(|source| Error::Blob { action: "write", source })
     })?;
     Ok((diff_id, size))
 }
