@@ -90,6 +90,14 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             .map_err(ops::Error::from)?;
     }
     render::result(&pushed, context.json, |pushed| {
-        pushed.iter().map(|image| format!("{}@{}\n", image.destination, image.digest)).collect()
+        let line = |image: &ops::PushReport| {
+            if args.by_digest {
+                // No tag was moved, so none is named.
+                format!("{}\n", image.destination.at(image.digest))
+            } else {
+                format!("{}@{}\n", image.destination, image.digest)
+            }
+        };
+        pushed.iter().map(line).collect()
     })
 }
