@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::fault::{self, Fault, Kind};
-use crate::sandbox::Lack;
+use crate::sandbox::{Lack, examine};
 
 /// A sandbox that could not be entered or set up.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,10 @@ impl Fault for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Error::Unavailable { lack, .. } => Some(lack.fix()),
+            Error::Setup { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                let fix = "run `ocibuild doctor`, which says what this machine does not allow";
+                Some(if examine::is_filtered() { examine::UNFILTERED } else { fix }.to_owned())
+            }
             Error::Setup { source, .. } => fault::hint_of_io(source),
             Error::NoSuchUser { .. } => Some(
                 "use a name from the image's /etc/passwd or /etc/group, or a number".to_owned(),

@@ -148,6 +148,16 @@ fn namespaces() -> Result<(), Lack> {
     }
 }
 
+/// What to do about a container's filter of system calls.
+pub(super) const UNFILTERED: &str = "start the container with `--security-opt seccomp=unconfined` (Docker, Podman), or with \
+     `seccompProfile: Unconfined` (Kubernetes)";
+
+/// Tells whether a filter keeps this process from some system calls.
+pub(super) fn is_filtered() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"]))
+}
+
 /// Says why the kernel may have refused a namespace, from what else can be seen of the machine.
 pub(super) fn explain(what: &str, errno: i32) -> Lack {
     let number =
@@ -186,12 +196,9 @@ pub(super) fn explain(what: &str, errno: i32) -> Lack {
                    profile with `userns,` for this program";
         return Lack::new(text, fix);
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])) {
+    if is_filtered() {
         let text = format!("{refused}; a seccomp filter is in force, as in a container");
-        let fix = "start the container with `--security-opt seccomp=unconfined` (Docker, Podman), \
-                   or with `seccompProfile: Unconfined` (Kubernetes)";
-        return Lack::new(text, fix);
+        return Lack::new(text, UNFILTERED);
     }
     match errno {
         libc::ENOSPC => {

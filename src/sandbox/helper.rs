@@ -23,6 +23,12 @@ pub(super) const STEP: &str = "ocibuild:step";
 /// The name that the process is executed under which tries out namespaces.
 pub(super) const PROBE: &str = "ocibuild:probe";
 
+/// The namespaces of every step, besides that of its users.
+const NAMESPACES: UnshareFlags = UnshareFlags::NEWNS
+    .union(UnshareFlags::NEWPID)
+    .union(UnshareFlags::NEWIPC)
+    .union(UnshareFlags::NEWUTS);
+
 /// Does a helper's work and ends the process, when the name is one of a helper.
 pub(super) fn run_if_named(name: &str) {
     match name {
@@ -40,10 +46,14 @@ pub(super) fn run_if_named(name: &str) {
     }
 }
 
-/// Makes a user namespace and mounts something in it.
+/// Makes a user namespace and does in it what a step needs done.
 fn probe() -> Result<(), (&'static str, io::Error)> {
     sys::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)
         .map_err(|error| ("create a user namespace", error))?;
+    sys::unshare(NAMESPACES | UnshareFlags::NEWNET)
+        .map_err(|error| ("create the namespaces of a step", error))?;
+    rustix::system::sethostname(Spec::HOSTNAME.as_bytes())
+        .map_err(|errno| ("set a host name", errno.into()))?;
     let mounting = |error: rustix::io::Errno| ("mount in a user namespace", error.into());
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(mounting)?;
@@ -78,8 +88,7 @@ struct Started {
 }
 
 fn start(spec: &Spec) -> Result<Started, Failure> {
-    let mut flags =
-        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    let mut flags = NAMESPACES;
     match spec.network {
         Network::Host => {}
         Network::Off | Network::Recorded => flags |= UnshareFlags::NEWNET,

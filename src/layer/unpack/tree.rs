@@ -79,8 +79,11 @@ impl<'a> Tree<'a> {
         rustix::fs::fchmod(&*root, Mode::from_raw_mode(0o755)).at("set the mode of", dest)?;
         let (way, link_way) = (Way::new(Rc::clone(&root)), Way::new(Rc::clone(&root)));
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let sidecar = Sidecar::default();
-        Ok(Tree { dest, limits, root, way, link_way, folders: BTreeMap::new(), own, sidecar })
+        // Until there is an entry for it, the root is as made up as any folder.
+        let folders = BTreeMap::from([(Vec::new(), IMPLIED)]);
+        let mut sidecar = Sidecar::default();
+        sidecar.implied.insert(EntryPath::default());
+        Ok(Tree { dest, limits, root, way, link_way, folders, own, sidecar })
     }
 
     /// Puts all entries into the tree.
@@ -107,6 +110,7 @@ impl<'a> Tree<'a> {
             if member.kind != b'5' {
                 return Err(EntryProblem::NoName.into());
             }
+            self.sidecar.implied.remove(&b""[..]);
             self.folders.insert(Vec::new(), metadata);
             return Ok(());
         };
