@@ -172,12 +172,9 @@ pub fn build(
                     });
                     return Ok(());
                 }
-                report.note(&format!(
-                    "{} {}: {} steps",
-                    plan.platform,
-                    layer.name,
-                    layer.steps.len()
-                ));
+                let count = layer.steps.len();
+                let steps = if count == 1 { "step" } else { "steps" };
+                report.note(&format!("{} {}: {count} {steps}", plan.platform, layer.name));
                 let Made { diff_id, home, pack } = maker.make(layer, &key)?;
                 warn_of_home(&layer.name, &home, report);
                 parents.extend(diff_id);

@@ -104,18 +104,20 @@ impl Report for Bars {
             Event::TaskStarted { id, name, total, unit } => {
                 let bar = match (total, unit) {
                     (Some(total), Unit::Bytes) => ProgressBar::new(total).with_style(style(
-                        "  {msg:36!} {bar:24} {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}",
+                        "  {msg:36!} {bar:24} {decimal_bytes:>10}/{decimal_total_bytes:<10} {decimal_bytes_per_sec:>12} {eta:>4}",
                     )),
                     (Some(total), Unit::Items) => ProgressBar::new(total)
                         .with_style(style("  {msg:36!} {bar:24} {pos:>10}/{len:<10} {elapsed:>17}")),
                     (None, Unit::Bytes) => ProgressBar::new_spinner()
-                        .with_style(style("  {msg:36!} {spinner} {bytes:>10} {bytes_per_sec:>12}")),
+                        .with_style(style("  {msg:36!} {spinner} {decimal_bytes:>10} {decimal_bytes_per_sec:>12}")),
                     (None, Unit::Items) => ProgressBar::new_spinner()
                         .with_style(style("  {msg:36!} {spinner} {pos:>10} {elapsed:>6}")),
                 };
+                // A bar that draws before it belongs to the others leaves its line behind.
+                let bar = self.all.add(bar);
                 bar.set_message(name.to_owned());
                 bar.enable_steady_tick(Duration::from_millis(200));
-                lock(&self.tasks).insert(id, self.all.add(bar));
+                lock(&self.tasks).insert(id, bar);
             }
             Event::TaskAdvanced { id, done } => {
                 if let Some(bar) = lock(&self.tasks).get(&id) {
