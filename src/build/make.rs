@@ -135,7 +135,12 @@ impl<'a> Maker<'a> {
         };
         Ok(match &mut self.workplace {
             Some(workplace) => workplace,
-            none => none.insert(Workplace::new(run.path(), self.options.scratch, report)?),
+            none => none.insert(Workplace::new(
+                run.path(),
+                self.options.scratch,
+                self.options.memory,
+                report,
+            )?),
         })
     }
 

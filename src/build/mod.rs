@@ -70,6 +70,8 @@ pub struct Options<'a> {
     pub threads: usize,
     /// Where trees go that do not fit into memory.
     pub scratch: Option<&'a Path>,
+    /// How many bytes of memory they may take; `None` is half of what is free.
+    pub memory: Option<u64>,
     /// Run every step.
     pub no_cache: bool,
     /// Layers to make anew.

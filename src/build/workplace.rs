@@ -27,6 +27,7 @@ impl Workplace {
     pub(super) fn new(
         run: &Path,
         scratch: Option<&Path>,
+        memory: Option<u64>,
         report: &dyn Report,
     ) -> Result<Workplace, Error> {
         let disk = match scratch {
@@ -34,9 +35,11 @@ impl Workplace {
             Some(scratch) => scratch.join(format!("ocibuild-{}", std::process::id())),
             None => run.join("trees"),
         };
-        let available = rootfs::available_memory()?;
-        let bound = available / SHARE;
-        let memory = if bound < LEAST {
+        let (bound, least) = match memory {
+            Some(bound) => (bound, 1),
+            None => (rootfs::available_memory()? / SHARE, LEAST),
+        };
+        let memory = if bound < least {
             report.detail("the trees go to disk: there is little free memory");
             None
         } else {

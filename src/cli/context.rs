@@ -27,6 +27,7 @@ pub(crate) struct Context {
     pub(crate) folder: PathBuf,
     store: PathBuf,
     scratch: Option<PathBuf>,
+    memory: Option<u64>,
     threads: usize,
     env: BTreeMap<String, String>,
     request: sandbox::Request,
@@ -68,6 +69,7 @@ impl Context {
             folder,
             store,
             scratch,
+            memory: global.memory,
             threads: global.threads.map_or(cores, usize::from),
             env,
             request: global.mode.map_or(sandbox::Request::Auto, Into::into),
@@ -115,6 +117,7 @@ impl Context {
         ops::Context {
             store: &self.store,
             scratch: self.scratch.as_deref(),
+            memory: self.memory,
             threads: self.threads,
             env: &self.env,
             mode: self.mode,

@@ -16,6 +16,7 @@ mod remove;
 mod render;
 mod rules;
 mod show;
+mod size;
 mod terminal;
 
 use std::process::ExitCode;
@@ -53,6 +54,10 @@ struct Global {
     /// [default: `$SLURM_TMPDIR`, `$TMPDIR` or the store]
     #[arg(long, global = true, value_name = "DIR", env = "OCIBUILD_SCRATCH")]
     scratch: Option<std::path::PathBuf>,
+    /// How much memory a build's trees may take, as 4G; 0 sends them to disk [default: half of what
+    /// is free]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size::parse)]
+    memory: Option<u64>,
     /// Threads for hashing and compressing [default: one a core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,

@@ -330,6 +330,7 @@ pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
             profile: profile(definition),
             threads: context.threads,
             scratch: context.scratch,
+            memory: context.memory,
             no_cache: options.no_cache,
             refresh: &refresh,
             elsewhere: &origins,

@@ -45,6 +45,8 @@ pub struct Context<'a> {
     pub store: &'a Path,
     /// Where a build's trees go that do not fit into memory; the store where it is `None`.
     pub scratch: Option<&'a Path>,
+    /// How many bytes of memory a build's trees may take; `None` is half of what is free.
+    pub memory: Option<u64>,
     /// Threads for hashing and compressing.
     pub threads: usize,
     /// The caller's environment.
