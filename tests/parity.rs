@@ -95,6 +95,7 @@ fn variants() -> Vec<Variant> {
         },
         Variant { what: "one thread", options: &["--threads", "1"], ..none() },
         Variant { what: "seven threads", options: &["--threads", "7"], ..none() },
+        Variant { what: "trees on disk", options: &["--memory", "0"], ..none() },
         Variant { what: "one processor", tool: &["taskset", "1"], ..none() },
         Variant { what: "fixed addresses", tool: &["setarch", "-R"], ..none() },
         Variant {
@@ -142,9 +143,9 @@ fn the_place_of_the_store_does_not_matter() {
              mount -o loop \"$TMPDIR/disk\" \"$OCIBUILD_STORE\"",
         ),
         (
-            "ext4 without room in memory",
+            "ext4 without a tree in memory",
             "truncate -s 400M \"$TMPDIR/disk\"; mkfs.ext4 -q \"$TMPDIR/disk\"
-             mount -o loop \"$TMPDIR/disk\" \"$OCIBUILD_STORE\"; set -- \"$@\" --scratch \"$OCIBUILD_STORE/scratch\"
+             mount -o loop \"$TMPDIR/disk\" \"$OCIBUILD_STORE\"; set -- \"$@\" --memory 0 --scratch \"$OCIBUILD_STORE/scratch\"
              mkdir \"$OCIBUILD_STORE/scratch\"",
         ),
     ];
@@ -211,4 +212,39 @@ fn zstd_has_one_digest_too() {
         built
     };
     assert_eq!(build(&["--threads", "1"]), build(&["--threads", "5"]));
+}
+
+#[test]
+fn a_layer_that_outgrows_the_memory_is_begun_again_on_disk() {
+    let build = |options: &[&str]| {
+        let project = Project::with_tiny_base(Who::Root);
+        project
+            .script("large", "head -c 60000000 /dev/zero > /large\necho made\n")
+            .script("small", "echo s > /small\n");
+        project.definition("both", &["large", "small"]);
+        let mut line = vec!["build", "both", "-v"];
+        line.extend_from_slice(options);
+        project.run(&line)
+    };
+    let ran = build(&["--memory", "50M"]);
+    assert_eq!(ran.stderr().matches("once more on disk").count(), 1, "{}", ran.stderr());
+    assert_eq!(ran.ok(), build(&["--memory", "0"]).ok());
+}
+
+#[test]
+fn another_compression_runs_no_step() {
+    let project = small(Who::Root);
+    let gzip = project.build("small");
+    let definition = project.path("manifests/small.toml");
+    let text = std::fs::read_to_string(&definition).unwrap();
+    std::fs::write(&definition, format!("compression = \"zstd\"\n{text}")).unwrap();
+    let ran = project.run(&["build", "small"]);
+    assert_eq!(ran.stderr().matches(": cached").count(), 2, "{}", ran.stderr());
+    let fresh = small(Who::Root);
+    std::fs::copy(&definition, fresh.path("manifests/small.toml")).unwrap();
+    let zstd = ran.ok();
+    assert_eq!(fresh.build("small"), zstd);
+    std::fs::write(&definition, text).unwrap();
+    assert_ne!(gzip, zstd);
+    assert_eq!(project.build("small"), gzip);
 }
