@@ -159,31 +159,22 @@ pub(super) fn overlay(
     let upper = upper.as_ref().map(|(upper, work)| (name_of(upper), name_of(work)));
     let names: Vec<String> = lowers.iter().map(name_of).collect();
 
-    // `volatile` spares the syncs of every copy-up and of the unmount: a build that dies is thrown
-    // away whole.
-    let mut result = Refusal::try_new(&names, upper.as_ref(), true, at);
-    if let Err(refusal) = &result
-        && upper.is_some()
-        && refusal.errno == Errno::INVAL
-        && !refusal.too_old
-    {
-        result = Refusal::try_new(&names, upper.as_ref(), false, at);
-    }
-    let result = match result {
-        Err(refusal) if refusal.too_old => {
-            if names.iter().map(|name| name.len() + 1).sum::<usize>() > OPTIONS {
-                return Err(Error::TooManyLayers { count: names.len() });
+    let upper = upper.as_ref();
+    mount_new(&names, upper, at)
+        .or_else(|refusal| match refusal.errno {
+            // Kernels before 6.8 don't know `lowerdir+`, and some say so only at the end.
+            Errno::NOSYS | Errno::INVAL => mount_old(&names, upper, at).map_err(|errno| {
+                let errno = if refusal.said.is_empty() { errno } else { refusal.errno };
+                Refusal { errno, ..refusal }
+            }),
+            _ => Err(refusal),
+        })
+        .map_err(|refusal| match refusal.errno {
+            Errno::TOOBIG => Error::TooManyLayers { count: names.len() },
+            errno => {
+                Error::Mount { what, at: at.to_owned(), kernel: refusal.said, source: errno.into() }
             }
-            Refusal::try_old(&names, upper.as_ref(), at)
-        }
-        other => other,
-    };
-    result.map_err(|refusal| Error::Mount {
-        what,
-        at: at.to_owned(),
-        kernel: refusal.said,
-        source: refusal.errno.into(),
-    })?;
+        })?;
     Ok(MountPoint { path: at.to_owned(), mounted: true })
 }
 
@@ -196,74 +187,62 @@ struct Refusal {
     errno: Errno,
     /// What it said in words.
     said: String,
-    /// Whether it only does not know this way of asking.
-    too_old: bool,
 }
 
 impl From<Errno> for Refusal {
     fn from(errno: Errno) -> Refusal {
-        Refusal { errno, said: String::new(), too_old: false }
+        Refusal { errno, said: String::new() }
     }
 }
 
-impl Refusal {
-    /// Mounts through the calls of Linux 5.2, with `lowerdir+` of 6.8.
-    fn try_new(
-        lowers: &[String],
-        upper: Option<&(String, String)>,
-        volatile: bool,
-        at: &Path,
-    ) -> Result<(), Refusal> {
-        let context = match rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
-            Ok(context) => context,
-            Err(errno @ Errno::NOSYS) => return Err(Refusal { too_old: true, ..errno.into() }),
-            Err(errno) => return Err(errno.into()),
-        };
-        let context = context.as_fd();
-        let said = |errno: Errno| {
-            let mut text = [0; 1024];
-            let length = rustix::io::read(context, &mut text).unwrap_or(0);
-            let said = String::from_utf8_lossy(&text[..length]);
-            let said = said.trim().trim_start_matches("e overlay: ").to_owned();
-            Refusal { errno, said, too_old: false }
-        };
-        for lower in lowers {
-            rustix::mount::fsconfig_set_string(context, "lowerdir+", lower.as_str())
-                .map_err(|errno| Refusal { too_old: errno == Errno::INVAL, ..said(errno) })?;
-        }
-        rustix::mount::fsconfig_set_flag(context, "userxattr").map_err(said)?;
-        if let Some((upper, work)) = upper {
-            rustix::mount::fsconfig_set_string(context, "upperdir", upper.as_str())
-                .map_err(said)?;
-            rustix::mount::fsconfig_set_string(context, "workdir", work.as_str()).map_err(said)?;
-            if volatile {
-                rustix::mount::fsconfig_set_flag(context, "volatile").map_err(said)?;
-            }
-        }
-        rustix::mount::fsconfig_create(context).map_err(said)?;
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOATIME;
-        let mount = rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-            .map_err(said)?;
-        let from_fd = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(mount.as_fd(), "", CWD, at, from_fd)?;
-        Ok(())
+/// Mounts through the calls of Linux 5.2, with `lowerdir+` of 6.8.
+///
+/// `volatile` spares the syncs of every copy-up and of the unmount: a build that dies is thrown
+/// away whole.
+fn mount_new(
+    lowers: &[String],
+    upper: Option<&(String, String)>,
+    at: &Path,
+) -> Result<(), Refusal> {
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let context = context.as_fd();
+    let said = |errno: Errno| {
+        let mut text = [0; 1024];
+        let length = rustix::io::read(context, &mut text).unwrap_or(0);
+        let said = String::from_utf8_lossy(&text[..length]);
+        let said = said.trim().trim_start_matches("e overlay: ").to_owned();
+        Refusal { errno, said }
+    };
+    for lower in lowers {
+        // A kernel that says here that it doesn't know the name is not to be quoted.
+        rustix::mount::fsconfig_set_string(context, "lowerdir+", lower.as_str())?;
     }
+    rustix::mount::fsconfig_set_flag(context, "userxattr").map_err(said)?;
+    if let Some((upper, work)) = upper {
+        rustix::mount::fsconfig_set_string(context, "upperdir", upper.as_str()).map_err(said)?;
+        rustix::mount::fsconfig_set_string(context, "workdir", work.as_str()).map_err(said)?;
+        rustix::mount::fsconfig_set_flag(context, "volatile").map_err(said)?;
+    }
+    rustix::mount::fsconfig_create(context).map_err(said)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOATIME;
+    let mount =
+        rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(said)?;
+    let from_fd = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount.as_fd(), "", CWD, at, from_fd)?)
+}
 
-    /// Mounts through the old call.
-    fn try_old(
-        lowers: &[String],
-        upper: Option<&(String, String)>,
-        at: &Path,
-    ) -> Result<(), Refusal> {
-        let lowers = lowers.join(":");
-        let options = match upper {
-            None => format!("userxattr,lowerdir={lowers}"),
-            Some((upper, work)) => {
-                format!("userxattr,lowerdir={lowers},upperdir={upper},workdir={work}")
-            }
-        };
-        let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
-        rustix::mount::mount("overlay", at, "overlay", MountFlags::NOATIME, options.as_c_str())?;
-        Ok(())
+/// Mounts through the old call.
+fn mount_old(lowers: &[String], upper: Option<&(String, String)>, at: &Path) -> Result<(), Errno> {
+    let lowers = lowers.join(":");
+    if lowers.len() > OPTIONS {
+        return Err(Errno::TOOBIG);
     }
+    let options = match upper {
+        None => format!("userxattr,lowerdir={lowers}"),
+        Some((upper, work)) => {
+            format!("userxattr,volatile,lowerdir={lowers},upperdir={upper},workdir={work}")
+        }
+    };
+    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("overlay", at, "overlay", MountFlags::NOATIME, options.as_c_str())
 }

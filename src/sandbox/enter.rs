@@ -263,6 +263,7 @@ fn attend(inner: &mut Child) -> io::Result<u8> {
 /// makes the inner process of [`enter`] of this one, when it was executed as that, and returns.
 /// Must be the first thing that `main` does.
 pub fn run_if_helper() {
+    sys::expect_children();
     let name = std::env::args_os().next().and_then(|name| name.into_string().ok());
     let Some(name) = name else { return };
     if let Some(rest) = name.strip_prefix(INNER) {

@@ -87,6 +87,13 @@ pub(super) fn default_signals() {
     mask(libc::SIG_SETMASK, &[]).ok();
 }
 
+/// Makes children wait to be asked how they ended: who ignores SIGCHLD, as some that start programs
+/// do, hands that on, and then never learns it.
+pub(super) fn expect_children() {
+    // SAFETY: the default disposition runs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Blocks signals, for [`wait_for`] to take them.
 pub(super) fn block(signals: &[i32]) -> io::Result<()> {
     mask(libc::SIG_BLOCK, signals)

@@ -122,8 +122,10 @@ fn carry_out(acts: Vec<Act>) -> Vec<Value> {
             }
             Act::Unmount => told(&mounted.take().map(Mounted::unmount).transpose()),
             Act::Run { mut spec, timeout, cancel_after } => {
-                if spec.root == Path::new("") {
-                    mounted.as_ref().unwrap().merged().clone_into(&mut spec.root);
+                if let Some(mounted) = &mounted
+                    && spec.root == Path::new("")
+                {
+                    mounted.merged().clone_into(&mut spec.root);
                 }
                 spec.timeout = timeout.map(Duration::from_secs_f64);
                 run(&spec, cancel_after)
