@@ -138,8 +138,23 @@ struct Helper {
 
 impl Helper {
     fn start() -> io::Result<Helper> {
+        // Without the copy there is still the shield of process 1.
+        const ITSELF: &str = "/proc/self/exe";
+        match sealed_copy() {
+            None => Helper::execute(ITSELF),
+            Some(copy) => {
+                Helper::execute(&copy).or_else(|error| match error.kind() {
+                    // Some machines allow programs from known places only.
+                    io::ErrorKind::PermissionDenied => Helper::execute(ITSELF),
+                    _ => Err(error),
+                })
+            }
+        }
+    }
+
+    fn execute(program: &str) -> io::Result<Helper> {
         let (control, theirs) = UnixStream::pair()?;
-        let child = Command::new(program())
+        let child = Command::new(program)
             .arg0(helper::STEP)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
@@ -163,9 +178,9 @@ impl Drop for Helper {
     }
 }
 
-/// Returns the path of this program to execute: of a sealed copy in memory, so that a step that
-/// gets hold of it through /proc can't change the file.
-fn program() -> String {
+/// Returns the path of a copy of this program, sealed and in memory: a step that gets hold of it
+/// through /proc can't change the program for the next run.
+fn sealed_copy() -> Option<String> {
     static COPY: OnceLock<Option<OwnedFd>> = OnceLock::new();
     let copy = || -> io::Result<OwnedFd> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -175,11 +190,8 @@ fn program() -> String {
         rustix::fs::fcntl_add_seals(&memory, seals)?;
         Ok(memory.into())
     };
-    match COPY.get_or_init(|| copy().ok()) {
-        Some(memory) => format!("/proc/self/fd/{}", memory.as_raw_fd()),
-        // Without such files there is still the helper's own shield.
-        None => "/proc/self/exe".to_owned(),
-    }
+    let copy = COPY.get_or_init(|| copy().ok()).as_ref();
+    copy.map(|memory| format!("/proc/self/fd/{}", memory.as_raw_fd()))
 }
 
 /// Sends the lines of a stream.
