@@ -15,7 +15,6 @@ impl Freezer {
     /// Starts one that keeps what it fetches in `folder`.
     pub(crate) fn start(folder: &Path) -> Freezer {
         std::fs::create_dir_all(folder).unwrap();
-        std::fs::remove_file(folder.join("frozen")).ok();
         std::fs::remove_file(folder.join("log")).ok();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/freezer.py");
         let mut child = Command::new("python3")
@@ -54,12 +53,7 @@ impl Freezer {
         command.env("SSL_CERT_FILE", self.folder.join("bundle.crt"));
     }
 
-    /// From now on only what is there already is served.
-    pub(crate) fn freeze(&self) {
-        std::fs::write(self.folder.join("frozen"), "").unwrap();
-    }
-
-    /// What was asked for and not had since the start.
+    /// What was asked for and could not be had since the start.
     pub(crate) fn missed(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
         log.lines().filter_map(|line| line.strip_prefix("miss ")).map(str::to_owned).collect()
