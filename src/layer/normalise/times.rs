@@ -9,41 +9,55 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use super::Times;
-use crate::changes::{Change, Kind};
+use crate::changes::Change;
 use crate::disk::At;
 use crate::layer::Error;
 
 /// Sets the times of the changed paths in place, and returns how many had to be set.
 ///
-/// A time at or after the run's start is the run's own, whatever a step says it is: so a clock that
-/// is slow or fast does not matter. Of older ones those after the source date are clamped to it.
-/// Fractions of a second go, since a layer holds none.
-pub(super) fn clamp(merged: &Path, changes: &[Change], times: &Times) -> Result<u64, Error> {
+/// A time between the run's start and end is the clock's, and becomes the source date, so a clock
+/// that is slow or fast does not matter; of all others those after the source date are clamped to
+/// it. Fractions of a second go, since a layer holds none.
+pub(super) fn clamp(merged: &Path, changes: &[&Change], times: &Times) -> Result<u64, Error> {
     let mut count = 0;
-    for change in changes.iter().filter(|change| change.kind == Kind::Present) {
+    for change in changes {
         let path = merged.join(OsStr::from_bytes(&change.path));
-        let metadata = std::fs::symlink_metadata(&path).at("look at", &path)?;
+        let metadata = match std::fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            // A rule has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(crate::disk::Error::new("look at", path, error).into()),
+        };
         let found = metadata.mtime();
-        let wanted =
-            if found >= times.start { times.source_date } else { found.min(times.source_date) };
+        let wanted = if times.is_of_the_run(found) {
+            times.source_date
+        } else {
+            found.min(times.source_date)
+        };
         if wanted == found && metadata.mtime_nsec() == 0 {
             continue;
         }
-        let set = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec { tv_sec: wanted, tv_nsec: 0 },
-        };
-        utimensat(CWD, &path, &set, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(io::Error::from)
-            .at("set the time of", &path)?;
-        count += u64::from(wanted != found);
+        set(&path, wanted, 0)?;
+        count += 1;
     }
     Ok(count)
+}
+
+/// Sets the modification time of a path, which may be a symbolic link.
+pub(super) fn set(path: &Path, seconds: i64, nanoseconds: i64) -> Result<(), Error> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds },
+    };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(io::Error::from)
+        .at("set the time of", path)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::changes::Kind;
 
     #[test]
     fn times_of_the_run_become_the_source_date() {
@@ -65,7 +79,8 @@ mod tests {
             .map(|(name, ..)| Change { path: name.as_bytes().to_vec(), kind: Kind::Present })
             .collect();
         let times = Times { start: 1000, end: 1001, source_date: 200 };
-        assert_eq!(clamp(dir.path(), &changes, &times).unwrap(), 3);
+        let changes: Vec<&Change> = changes.iter().collect();
+        assert_eq!(clamp(dir.path(), &changes, &times).unwrap(), 4);
         for (name, _, expected) in cases {
             let metadata = std::fs::metadata(dir.path().join(name)).unwrap();
             assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (expected, 0), "{name}");
