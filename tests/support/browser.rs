@@ -42,14 +42,14 @@ impl Page {
         let to = child.stdin.take().unwrap();
         let from = BufReader::new(child.stdout.take().unwrap());
         let mut page = Page { child, to, from, last: 0, session: None, _profile: profile };
-        let target = page.call("Target.createTarget", json!({"url": url}));
+        let target = page.call("Target.createTarget", &json!({"url": url}));
         let attach = json!({"targetId": target["targetId"], "flatten": true});
-        let attached = page.call("Target.attachToTarget", attach);
+        let attached = page.call("Target.attachToTarget", &attach);
         page.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
         page
     }
 
-    fn call(&mut self, method: &str, parameters: Value) -> Value {
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.last += 1;
         let mut message = json!({"id": self.last, "method": method, "params": parameters});
         if let Some(session) = &self.session {
@@ -71,7 +71,7 @@ impl Page {
     /// The value of an expression in the page.
     pub(crate) fn evaluate(&mut self, expression: &str) -> Value {
         let parameters = json!({"expression": expression, "returnByValue": true});
-        self.call("Runtime.evaluate", parameters)["result"]["value"].clone()
+        self.call("Runtime.evaluate", &parameters)["result"]["value"].clone()
     }
 
     /// Waits until the page shows each of these texts.
@@ -92,7 +92,7 @@ impl Page {
     pub(crate) fn picture(&mut self, name: &str) {
         // What the text belongs to has to be drawn too.
         std::thread::sleep(Duration::from_secs(1));
-        let answer = self.call("Page.captureScreenshot", json!({"format": "png"}));
+        let answer = self.call("Page.captureScreenshot", &json!({"format": "png"}));
         let packed = answer["data"].as_str().unwrap();
         let png = base64::engine::general_purpose::STANDARD.decode(packed).unwrap();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
