@@ -172,16 +172,16 @@ pub static RULES: &[Rule] = &[
         act: Act::Rewrite(accounts::shadow),
     },
     Rule {
-        name: "times",
-        about: "gives everything that the run wrote the source date, and nothing a later one",
-        paths: &["**"],
-        act: Act::Times,
-    },
-    Rule {
         name: "pyc-times",
         about: "tells Python's byte code the normalised time of its source, or it would be compiled again at each start",
         paths: &["**/__pycache__/*.pyc"],
         act: Act::Compiled,
+    },
+    Rule {
+        name: "times",
+        about: "gives everything that the run wrote the source date, and nothing a later one",
+        paths: &["**"],
+        act: Act::Times,
     },
 ];
 
@@ -197,6 +197,12 @@ pub struct Times {
 }
 
 impl Times {
+    /// Returns what a time becomes: the source date if the clock gave it during the run, or if it is
+    /// later than that; else it stays.
+    fn settled(&self, seconds: i64) -> i64 {
+        if self.is_of_the_run(seconds) { self.source_date } else { seconds.min(self.source_date) }
+    }
+
     /// Tells whether a time is one that the clock gave during the run.
     fn is_of_the_run(&self, seconds: i64) -> bool {
         (self.start..=self.end).contains(&seconds)
@@ -213,13 +219,13 @@ pub fn normalise(
     without: &BTreeSet<String>,
     times: &Times,
 ) -> Result<BTreeMap<&'static str, u64>, Error> {
-    let mut times = *times;
     let mut counts = BTreeMap::new();
     let present: Vec<&Change> =
         changes.iter().filter(|change| change.kind == Kind::Present).collect();
+    let settles = !without.contains("times");
     for rule in RULES.iter().filter(|rule| !without.contains(rule.name)) {
         if let Act::Times = rule.act {
-            counts.insert(rule.name, times::clamp(merged, &present, &times)?);
+            counts.insert(rule.name, times::clamp(merged, &present, times)?);
             continue;
         }
         for change in &present {
@@ -227,7 +233,11 @@ pub fn normalise(
                 continue;
             }
             let path = merged.join(OsStr::from_bytes(&change.path));
-            if apply(rule.act, &path, &mut times)? {
+            let touched = match rule.act {
+                Act::Compiled => compiled(merged, &change.path, &present, times, settles)?,
+                act => apply(act, &path, times)?,
+            };
+            if touched {
                 *counts.entry(rule.name).or_insert(0) += 1;
             }
         }
@@ -236,25 +246,25 @@ pub fn normalise(
     Ok(counts)
 }
 
-/// Applies a rule to one path; tells whether it changed anything.
-fn apply(act: Act, path: &Path, times: &mut Times) -> Result<bool, Error> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        // Another rule has removed it.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(crate::disk::Error::new("look at", path, error).into()),
-    };
-    if !metadata.is_file() {
-        return Ok(false);
+/// Returns the metadata of a file; `None` for anything else, and for what a rule has removed.
+fn file_at(path: &Path) -> Result<Option<fs::Metadata>, Error> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file().then_some(metadata)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(crate::disk::Error::new("look at", path, error).into()),
     }
+}
+
+/// Applies a rule to one path; tells whether it changed anything.
+fn apply(act: Act, path: &Path, times: &Times) -> Result<bool, Error> {
+    let Some(metadata) = file_at(path)? else { return Ok(false) };
     match act {
         Act::Remove => {
+            // The folder keeps its time, as if the file had never been there.
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            let before = fs::symlink_metadata(folder).at("look at", folder)?;
             fs::remove_file(path).at("remove", path)?;
-            // That was a change by the clock too, after the last step.
-            if let Some(parent) = path.parent() {
-                let now = fs::symlink_metadata(parent).at("look at", parent)?.mtime();
-                times.end = times.end.max(now);
-            }
+            times::set(folder, before.mtime(), before.mtime_nsec())?;
             Ok(true)
         }
         Act::Empty if metadata.len() == 0 => Ok(false),
@@ -266,16 +276,45 @@ fn apply(act: Act, path: &Path, times: &mut Times) -> Result<bool, Error> {
                 _ => Ok(false),
             }
         }
-        Act::Compiled => {
-            let Some(source) = source_of(path) else { return Ok(false) };
-            let Ok(of_source) = fs::symlink_metadata(&source) else { return Ok(false) };
-            match python::retime(&read(path)?, of_source.mtime()) {
-                Some(new) => replace(path, &metadata, &new).map(|()| true),
-                None => Ok(false),
+        Act::Rewrite(_) | Act::Compiled | Act::Times => Ok(false),
+    }
+}
+
+/// Tells a compiled file the time that its source will have; runs before the times are set. One that
+/// is older than its source must not become current by it, so it gets a time that no source has.
+fn compiled(
+    merged: &Path,
+    path: &[u8],
+    present: &[&Change],
+    times: &Times,
+    settles: bool,
+) -> Result<bool, Error> {
+    let place = merged.join(OsStr::from_bytes(path));
+    let (Some(metadata), Some(source)) =
+        (file_at(&place)?, source_of(Path::new(OsStr::from_bytes(path))))
+    else {
+        return Ok(false);
+    };
+    let content = read(&place)?;
+    let Some(stamp) = python::stamp(&content) else { return Ok(false) };
+    let wanted = match file_at(&merged.join(&source))? {
+        None if settles => python::field(times.settled(stamp.into())),
+        None => stamp,
+        Some(of_source) if python::field(of_source.mtime()) != stamp => 0,
+        Some(of_source) => {
+            let source = source.as_os_str().as_bytes();
+            let changed = present.binary_search_by(|change| change.path.as_slice().cmp(source));
+            if settles && changed.is_ok() {
+                python::field(times.settled(of_source.mtime()))
+            } else {
+                stamp
             }
         }
-        Act::Rewrite(_) | Act::Times => Ok(false),
+    };
+    if wanted == stamp {
+        return Ok(false);
     }
+    replace(&place, &metadata, &python::restamped(content, wanted)).map(|()| true)
 }
 
 /// Returns the source beside the `__pycache__` that a compiled file lies in.
@@ -368,5 +407,75 @@ mod tests {
         normalise(dir.path(), &changes, &without, &times).unwrap();
         assert_eq!(fs::read(dir.path().join("etc/machine-id")).unwrap(), b"id");
         assert!(check_names(&BTreeSet::from(["machine".to_owned()])).is_err());
+    }
+
+    #[test]
+    fn byte_code_follows_its_source_and_stale_byte_code_stays_stale() {
+        const RUN: i64 = 1_795_530_000;
+        const SOURCE_DATE: i64 = 1_700_000_000;
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("m/__pycache__");
+        fs::create_dir_all(&cache).unwrap();
+        let code = |time: i64| {
+            let mut bytes = vec![0xcb, 0x0d, b'\r', b'\n', 0, 0, 0, 0];
+            bytes.extend_from_slice(&python::field(time).to_le_bytes());
+            bytes.extend_from_slice(&[9, 0, 0, 0, 0xe3]);
+            bytes
+        };
+        // Name, the source's time, the byte code's, whether the source is of this layer, the result.
+        let cases = [
+            ("run", Some(RUN + 3), RUN + 3, true, SOURCE_DATE),
+            ("old", Some(1_600_000_000), 1_600_000_000, true, 1_600_000_000),
+            ("late", Some(RUN + 900), RUN + 900, true, SOURCE_DATE),
+            ("parents", Some(RUN - 900), RUN - 900, false, RUN - 900),
+            ("stale", Some(RUN + 4), RUN + 3, true, 0),
+            ("alone", None, RUN + 3, true, SOURCE_DATE),
+        ];
+        let mut changes = Vec::new();
+        for (name, source, compiled, of_layer, _) in cases {
+            if let Some(time) = source {
+                let path = format!("m/{name}.py");
+                fs::write(dir.path().join(&path), "x = 1\n").unwrap();
+                times::set(&dir.path().join(&path), time, 7).unwrap();
+                if of_layer {
+                    changes.push(Change { path: path.into_bytes(), kind: Kind::Present });
+                }
+            }
+            let path = format!("m/__pycache__/{name}.cpython-312.opt-1.pyc");
+            fs::write(dir.path().join(&path), code(compiled)).unwrap();
+            times::set(&dir.path().join(&path), RUN + 5, 7).unwrap();
+            changes.push(Change { path: path.into_bytes(), kind: Kind::Present });
+        }
+        changes.sort();
+        let times = Times { start: RUN, end: RUN + 10, source_date: SOURCE_DATE };
+        let counts = normalise(dir.path(), &changes, &BTreeSet::new(), &times).unwrap();
+        assert_eq!(counts["pyc-times"], 4);
+        for (name, source, .., expected) in cases {
+            let path = cache.join(format!("{name}.cpython-312.opt-1.pyc"));
+            assert_eq!(fs::read(&path).unwrap(), code(expected), "{name}");
+            assert_eq!(fs::metadata(&path).unwrap().mtime(), SOURCE_DATE);
+            if source.is_some() && name != "stale" {
+                let source = fs::metadata(dir.path().join(format!("m/{name}.py"))).unwrap();
+                assert_eq!(source.mtime(), expected, "{name}");
+            }
+        }
+        let again = normalise(dir.path(), &changes, &BTreeSet::new(), &times).unwrap();
+        assert!(again.is_empty(), "{again:?}");
+    }
+
+    #[test]
+    fn a_folder_keeps_its_time_when_a_rule_removes_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("var/log");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("dpkg.log"), "now\n").unwrap();
+        times::set(&folder, 1_500_000_000, 0).unwrap();
+        let changes: Vec<Change> = ["var", "var/log", "var/log/dpkg.log"]
+            .map(|path| Change { path: path.as_bytes().to_vec(), kind: Kind::Present })
+            .to_vec();
+        let times = Times { start: 1, end: 2, source_date: 1_700_000_000 };
+        normalise(dir.path(), &changes, &BTreeSet::new(), &times).unwrap();
+        assert!(!folder.join("dpkg.log").exists());
+        assert_eq!(fs::metadata(&folder).unwrap().mtime(), 1_500_000_000);
     }
 }

@@ -30,7 +30,8 @@ pub(super) fn description(content: &[u8], times: &Times) -> Option<Vec<u8>> {
 pub(super) fn package(content: &[u8], times: &Times) -> Option<Vec<u8>> {
     let mut plain = Vec::new();
     GzDecoder::new(content).take(LIMIT).read_to_end(&mut plain).ok()?;
-    retime(&mut plain, times).then(|| stored(&plain))
+    let whole = (plain.len() as u64) < LIMIT;
+    (whole && retime(&mut plain, times)).then(|| stored(&plain))
 }
 
 /// Replaces every stamp that the clock gave in the run; tells whether there was one.

@@ -29,11 +29,7 @@ pub(super) fn clamp(merged: &Path, changes: &[&Change], times: &Times) -> Result
             Err(error) => return Err(crate::disk::Error::new("look at", path, error).into()),
         };
         let found = metadata.mtime();
-        let wanted = if times.is_of_the_run(found) {
-            times.source_date
-        } else {
-            found.min(times.source_date)
-        };
+        let wanted = times.settled(found);
         if wanted == found && metadata.mtime_nsec() == 0 {
             continue;
         }
