@@ -26,7 +26,7 @@ use ocibuild::ops;
 
 /// Builds OCI images from recipes: no Docker, no daemon, no root.
 #[derive(Debug, Parser)]
-#[command(name = "ocibuild", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "ocibuild", bin_name = "ocibuild", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
     #[command(flatten)]
     global: Global,

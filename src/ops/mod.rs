@@ -2,7 +2,7 @@
 //! and reports into text; a program that uses the library calls the same functions.
 //!
 //! Those that unpack or run ([`build()`], [`gc()`], [`remove()`], [`pull()`] with `unpack`) expect to
-//! be inside the namespace that [`crate::sandbox::enter`] makes.
+//! be inside the namespace that [`crate::sandbox::enter()`] makes.
 
 mod access;
 mod base;

@@ -1,7 +1,7 @@
 //! Recipes: how a layer is made. `layers/NAME/layer.toml` and the files beside it, read and checked.
 //!
 //! A folder without `layer.toml` is a recipe too when it holds `apt.txt`, `environment.yml`,
-//! `requirements.txt` or `install.r`: see [`plain`] for the steps that it then has.
+//! `requirements.txt` or `install.r`: see `plain.rs` for the steps that it then has.
 //!
 //! `layer.toml` itself never reaches the steps and its bytes are in no digest: what it says is.
 

@@ -10,7 +10,7 @@
 //! the step's own `/etc/resolv.conf` and missing mount points, with each folder it must repeat as
 //! it truly is, so that neither the upper folder nor `parent` shows any of it.
 //!
-//! To be used inside of the user namespace of [`crate::sandbox::enter`].
+//! To be used inside of the user namespace of [`crate::sandbox::enter()`].
 
 mod error;
 mod extras;

@@ -53,7 +53,7 @@ pub enum Error {
     /// The network was to be recorded.
     #[error("a recorded network is not available in this version")]
     NoRecorder,
-    /// A step was to run outside of [`crate::sandbox::enter`].
+    /// A step was to run outside of [`crate::sandbox::enter()`].
     #[error("a step was started outside of the build's namespaces")]
     Outside,
     /// A helper process ended without an answer.
