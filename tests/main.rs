@@ -15,6 +15,9 @@ mod registry;
 // The store on real disks: other readers, several processes, kills, damage, no space.
 mod store;
 
+// Between tree and blob: an overlay's changes, tars that others read, and the way back.
+mod layer;
+
 // Images as files: layouts, archives and root file systems, in and out, honest and hostile.
 mod formats;
 
