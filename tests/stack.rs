@@ -1,6 +1,7 @@
 //! The real stack on Debian, as `layers/` and `manifests/` say: built twice from inputs that a proxy
 //! freezes, by root and by an ordinary user, pushed, and used as its users do.
 
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ fn repository(who: Who) -> Project {
 fn build(project: &Project, freezer: &Freezer, tool: &[&str], line: &[&str]) -> String {
     let mut command = project.command_under(tool, line);
     freezer.serve(&mut command);
+    project.write("bundle.crt", freezer.bundle());
+    command.env("SSL_CERT_FILE", project.path("bundle.crt"));
     command.env("TZ", "Pacific/Chatham").env("LANG", "de_DE.UTF-8");
     Ran::of(&mut command).ok()
 }
@@ -117,15 +120,36 @@ fn debian_ml_is_one_digest_and_does_its_work() {
     code_server_answers(&podman, &name);
 }
 
-/// The first layer that two builds disagree on.
+/// The first paths that two builds disagree on, layer by layer.
 fn difference(one: &Project, other: &Project) -> String {
-    let shown = |project: &Project| {
-        project.run(&["show", "localhost:5000/rocker/debian-ml", "--json"]).json()["platforms"][0]["layers"].clone()
+    let layers = |project: &Project| -> Vec<String> {
+        let shown = project.run(&["show", "localhost:5000/rocker/debian-ml", "--json"]).json();
+        let layers = shown["platforms"][0]["layers"].as_array().unwrap().clone();
+        layers.iter().map(|layer| layer["digest"].as_str().unwrap()[7..].to_owned()).collect()
     };
-    let (one, other) = (shown(one), shown(other));
-    let pairs = one.as_array().unwrap().iter().zip(other.as_array().unwrap());
-    let differing = pairs.filter(|(one, other)| one["diff_id"] != other["diff_id"]);
-    differing.map(|(one, other)| format!("{one}\n{other}\n")).next().unwrap_or_default()
+    let mut text = String::new();
+    for (one_layer, other_layer) in layers(one).iter().zip(&layers(other)) {
+        if one_layer == other_layer {
+            continue;
+        }
+        let read = |project: &Project, hex: &str| {
+            let bytes = std::fs::read(project.store().join("blobs/sha256").join(hex)).unwrap();
+            let mut tar = Vec::new();
+            flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut tar).unwrap();
+            image::entries(&tar)
+        };
+        let (mine, theirs) = (read(one, one_layer), read(other, other_layer));
+        let missing = mine.iter().filter(|entry| !theirs.contains(entry));
+        let added = theirs.iter().filter(|entry| !mine.contains(entry));
+        for entry in missing.take(10).chain(added.take(10)) {
+            let content = String::from_utf8_lossy(&entry.content[..entry.content.len().min(200)]);
+            text.push_str(&format!(
+                "{} {} {:o} {:?} {} {content:?}\n",
+                entry.kind, entry.path, entry.mode, entry.owner, entry.mtime
+            ));
+        }
+    }
+    text
 }
 
 fn r_computes(podman: &Podman, image: &str) {

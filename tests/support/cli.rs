@@ -124,9 +124,10 @@ impl Project {
         self.command_under(&[], arguments)
     }
 
-    /// As [`Project::command`], run by a tool that takes a command line, as `unshare --uts`.
+    /// As [`Project::command`], run by a tool that takes a command line, as `unshare --uts`. The
+    /// tool itself runs as whoever runs the tests.
     pub(crate) fn command_under<S: AsRef<OsStr>>(&self, tool: &[&str], arguments: &[S]) -> Command {
-        let mut line: Vec<&OsStr> = Vec::new();
+        let mut line: Vec<&OsStr> = tool.iter().map(OsStr::new).collect();
         let users = self.path("users");
         let (binary, own) = (binary(), self.path("ocibuild"));
         if self.who == Who::Range {
@@ -151,7 +152,6 @@ impl Project {
             );
             line.extend([users.as_os_str(), binary.as_os_str(), own.as_os_str()]);
         }
-        line.extend(tool.iter().map(OsStr::new));
         line.push(if self.who == Who::Range { own.as_os_str() } else { binary.as_os_str() });
         let mut command = Command::new(line[0]);
         command.args(&line[1..]).args(arguments);

@@ -27,21 +27,19 @@ impl Freezer {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let port = line.trim().parse().expect("freezer.py prints its port");
-        let freezer = Freezer { child, folder: folder.to_owned(), port };
-        freezer.write_bundle();
-        freezer
+        Freezer { child, folder: folder.to_owned(), port }
     }
 
-    /// The machine's authorities and the proxy's own, in one file.
-    fn write_bundle(&self) {
+    /// The machine's authorities and the proxy's own, for a file that the command can read.
+    pub(crate) fn bundle(&self) -> Vec<u8> {
         let system = std::env::var_os("SSL_CERT_FILE")
             .map_or_else(|| PathBuf::from("/etc/ssl/certs/ca-certificates.crt"), PathBuf::from);
         let mut bundle = std::fs::read(system).unwrap();
         bundle.extend(std::fs::read(self.folder.join("ca.crt")).unwrap());
-        std::fs::write(self.folder.join("bundle.crt"), bundle).unwrap();
+        bundle
     }
 
-    /// Lets a command reach the network through this proxy alone.
+    /// Lets a command reach the network through this proxy alone; it needs the bundle too.
     pub(crate) fn serve(&self, command: &mut Command) {
         let proxy = format!("http://127.0.0.1:{}", self.port);
         for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
@@ -50,7 +48,6 @@ impl Freezer {
         for name in ["no_proxy", "NO_PROXY"] {
             command.env(name, "127.0.0.1,localhost");
         }
-        command.env("SSL_CERT_FILE", self.folder.join("bundle.crt"));
     }
 
     /// What was asked for and could not be had since the start.
