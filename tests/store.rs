@@ -173,7 +173,7 @@ fn a_killed_writer_leaves_nothing_once_the_next_begins() {
     let plain = Command::new(std::env::current_exe().unwrap());
     // Without /proc a file cannot be given its name later, as on NFS: it has one in the run folder.
     let mut without = Command::new("unshare");
-    without.args(["--mount", "sh", "-c", "umount -l /proc && exec \"$@\"", "sh"]);
+    without.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"]);
     without.arg(std::env::current_exe().unwrap());
     for (mut command, runs) in [(plain, 1), (without, 2)] {
         let dir = temp_dir();
