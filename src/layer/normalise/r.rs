@@ -1,5 +1,5 @@
-//! R's packages: the time at which one was built stands in DESCRIPTION and, as a gzipped RDS, in
-//! Meta/package.rds. R knows no source date. Only times of the run are changed: a package that came
+//! R's packages: the times at which one was packed and built stand in DESCRIPTION and, as a gzipped
+//! RDS, in Meta/package.rds. R knows no source date. Only times of the run are changed: a package that came
 //! as a binary keeps its vendor's.
 
 use std::io::Read;
@@ -17,12 +17,16 @@ const LENGTH: usize = 23;
 /// The most bytes that a package's metadata unpack to.
 const LIMIT: u64 = 16 << 20;
 
-/// Changes the stamp in a `Built:` field.
+/// Changes the stamps of installing and, where a package was built from its folder first, of packing.
 pub(super) fn description(content: &[u8], times: &Times) -> Option<Vec<u8>> {
-    let start = find(content, b"\nBuilt: R ")?;
-    let end = start + 1 + content[start + 1..].iter().position(|byte| *byte == b'\n')?;
     let mut new = content.to_vec();
-    retime(&mut new[start..end], times).then_some(new)
+    let mut found = false;
+    for line in new.split_mut(|byte| *byte == b'\n') {
+        if line.starts_with(b"Built: R ") || line.starts_with(b"Packaged: ") {
+            found |= retime(line, times);
+        }
+    }
+    found.then_some(new)
 }
 
 /// Changes the stamps in a package's metadata, and packs them without compression: stored blocks
@@ -67,7 +71,7 @@ fn seconds(stamp: &[u8]) -> Option<i64> {
 }
 
 /// Wraps bytes as a gzip member of stored blocks (RFC 1951, 3.2.4; RFC 1952).
-fn stored(plain: &[u8]) -> Vec<u8> {
+pub(super) fn stored(plain: &[u8]) -> Vec<u8> {
     let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let mut blocks = plain.chunks(65_535).peekable();
     if blocks.peek().is_none() {
@@ -86,10 +90,6 @@ fn stored(plain: &[u8]) -> Vec<u8> {
     out
 }
 
-fn find(content: &[u8], what: &[u8]) -> Option<usize> {
-    content.windows(what.len()).position(|window| window == what)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,12 +99,14 @@ mod tests {
 
     #[test]
     fn a_package_built_in_the_run_gets_the_source_date() {
-        let text = b"Package: x\nPackaged: 2026-11-24 13:58:20 UTC; me\nBuilt: R 4.5.1; ; 2026-11-24 13:58:20 UTC; unix\n";
+        let text = b"Package: x\nPackaged: 2026-11-24 13:58:20 UTC; me\nDate: 2026-11-24 13:58:20 UTC\nBuilt: R 4.5.1; ; 2026-11-24 13:58:20 UTC; unix\n";
         let new = String::from_utf8(description(text, &TIMES).unwrap()).unwrap();
-        assert!(new.ends_with("Built: R 4.5.1; ; 2023-11-14 22:13:20 UTC; unix\n"), "{new}");
-        assert!(new.contains("Packaged: 2026-11-24"), "{new}");
+        assert_eq!(
+            new,
+            "Package: x\nPackaged: 2023-11-14 22:13:20 UTC; me\nDate: 2026-11-24 13:58:20 UTC\nBuilt: R 4.5.1; ; 2023-11-14 22:13:20 UTC; unix\n"
+        );
         assert_eq!(description(new.as_bytes(), &TIMES), None);
-        let vendors = b"Package: x\nBuilt: R 4.5.1; ; 2025-01-02 03:04:05 UTC; unix\n";
+        let vendors = b"Package: x\nPackaged: 2025-01-02 03:04:05 UTC; cran\nBuilt: R 4.5.1; ; 2025-01-02 03:04:05 UTC; unix\n";
         assert_eq!(description(vendors, &TIMES), None);
     }
 

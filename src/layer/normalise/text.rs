@@ -8,6 +8,9 @@ use super::Times;
 /// stands twice, or with a comment, is left.
 pub(super) fn gitconfig(content: &[u8], _: &Times) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(content).ok()?;
+    if !text.ends_with('\n') || text.contains('\r') {
+        return None;
+    }
     let mut sections: Vec<Vec<&str>> = vec![Vec::new()];
     for line in text.lines() {
         if line.starts_with('[') {
@@ -98,6 +101,7 @@ mod tests {
             new,
             "[filter \"lfs\"]\n\tprocess = git-lfs filter-process\n\trequired = true\n\tsmudge = git-lfs smudge -- %f\n[a]\n\tz = 1\n\tz = 0\n"
         );
+        assert_eq!(gitconfig(b"[a]\r\n\tz = 1\r\n", &TIMES), None);
     }
 
     #[test]
