@@ -12,7 +12,7 @@ Examples:
   ocibuild rules
   ocibuild rules --json
 
-A recipe switches rules off by name: keep = [\"pyc-mtime\"]")]
+A recipe switches rules off by name: without-rules = [\"pyc-times\"]")]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args, context: &Context) -> Outcome {
