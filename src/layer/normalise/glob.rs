@@ -1,4 +1,5 @@
-//! Globs over paths of a tree: `*` within a name, `**/` any number of folders, `**` everything.
+//! Globs over paths of a tree: `*` within a name, `**/` at the head any number of folders, `/**` at
+//! the end all that is below, `**` everything.
 
 /// Tells whether a path below the root matches.
 pub(super) fn matches(glob: &str, path: &[u8]) -> bool {
@@ -20,6 +21,7 @@ pub(super) fn matches(glob: &str, path: &[u8]) -> bool {
 fn in_order(glob: &[u8], path: &[u8]) -> bool {
     match glob.split_first() {
         None => path.is_empty(),
+        Some((b'*', [b'*'])) => !path.is_empty(),
         Some((b'*', rest)) => {
             let name = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
             (0..=name).any(|taken| in_order(rest, &path[taken..]))
@@ -43,6 +45,9 @@ mod tests {
             ("**/.wget-hsts", "root/x.wget-hsts", false),
             ("**/extensions/*/package.json", "opt/share/extensions/a.b-1/package.json", true),
             ("**/Meta/package.rds", "usr/lib/R/site-library/x/Meta/package.rds", true),
+            ("**/.cache/pip/**", "home/me/.cache/pip/http/a/b", true),
+            ("**/.cache/pip/**", "home/me/.cache/pip", false),
+            ("**/.cache/pip/**", "home/me/.cache/pipx/a", false),
             ("**", "anything/at/all", true),
         ] {
             assert_eq!(matches(glob, path.as_bytes()), expected, "{glob} {path}");

@@ -65,22 +65,24 @@ fn signature(body: &[u8]) -> [u8; 20] {
     hasher.finalize().into()
 }
 
+/// Makes a store with one certificate.
+#[cfg(test)]
+pub(super) fn store(date: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in [MAGIC, 2, 1, TRUSTED] {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    bytes.extend_from_slice(b"\0\x05debia");
+    bytes.extend_from_slice(&date.to_be_bytes());
+    bytes.extend_from_slice(b"\0\x05X.509\0\0\0\x03abc");
+    let signed = signature(&bytes);
+    bytes.extend_from_slice(&signed);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn store(date: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for number in [MAGIC, 2, 1, TRUSTED] {
-            bytes.extend_from_slice(&number.to_be_bytes());
-        }
-        bytes.extend_from_slice(b"\0\x05debia");
-        bytes.extend_from_slice(&date.to_be_bytes());
-        bytes.extend_from_slice(b"\0\x05X.509\0\0\0\x03abc");
-        let signed = signature(&bytes);
-        bytes.extend_from_slice(&signed);
-        bytes
-    }
 
     #[test]
     fn dates_become_the_source_date_and_the_signature_holds() {

@@ -7,183 +7,26 @@ mod glob;
 mod java;
 mod python;
 mod r;
+mod rules;
 mod text;
 mod times;
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use self::rules::Act;
+use self::tree::{Place, Tree};
 use super::Error;
 use crate::changes::{Change, Kind};
-use crate::disk::At;
+
+pub use self::rules::{RULES, Rule};
 
 /// Names this table of rules; it is part of every key and every lock.
 pub const VERSION: &str = "n1";
 
 /// The most bytes of a file that a rule rewrites; a larger one is not what the rule means.
 const LIMIT: u64 = 16 << 20;
-
-/// A rule.
-#[derive(Debug)]
-pub struct Rule {
-    /// What a recipe switches it off by.
-    pub name: &'static str,
-    /// What it does and why, in a sentence.
-    pub about: &'static str,
-    /// Which paths it looks at, as globs below the root; `**/` stands for any folders.
-    pub paths: &'static [&'static str],
-    act: Act,
-}
-
-/// Returns the new content of a file, or `None` to leave it as it is.
-type Rewrite = fn(&[u8], &Times) -> Option<Vec<u8>>;
-
-#[derive(Clone, Copy, Debug)]
-enum Act {
-    /// The file goes; one of the parent's is hidden.
-    Remove,
-    /// The file becomes empty.
-    Empty,
-    /// The file's content is put in order.
-    Rewrite(Rewrite),
-    /// Byte code is told the time of its source.
-    Compiled,
-    /// Times become the source date.
-    Times,
-}
-
-/// The table of rules, in the order in which they apply.
-pub static RULES: &[Rule] = &[
-    Rule {
-        name: "logs",
-        about: "removes the package tools' logs, which hold the time of the run",
-        paths: &[
-            "var/log/alternatives.log",
-            "var/log/apt/*",
-            "var/log/bootstrap.log",
-            "var/log/dpkg.log",
-            "var/log/fontconfig.log",
-        ],
-        act: Act::Remove,
-    },
-    Rule {
-        name: "apt-caches",
-        about: "removes apt's binary caches, which hold times and addresses, and its archives",
-        paths: &["var/cache/apt/*.bin", "var/cache/apt/archives/*.deb"],
-        act: Act::Remove,
-    },
-    Rule {
-        name: "ldconfig-cache",
-        about: "removes ldconfig's auxiliary cache, which holds inode numbers",
-        paths: &["var/cache/ldconfig/aux-cache"],
-        act: Act::Remove,
-    },
-    Rule {
-        name: "ssh-host-keys",
-        about: "removes SSH host keys, which are random and would be everybody's",
-        paths: &["etc/ssh/ssh_host_*_key", "etc/ssh/ssh_host_*_key.pub"],
-        act: Act::Remove,
-    },
-    Rule {
-        name: "snakeoil",
-        about: "removes the self-signed certificate of ssl-cert, whose key would be everybody's",
-        paths: &["etc/ssl/certs/ssl-cert-snakeoil.pem", "etc/ssl/private/ssl-cert-snakeoil.key"],
-        act: Act::Remove,
-    },
-    Rule {
-        name: "machine-id",
-        about: "empties the machine's identity, which the first start makes anew",
-        paths: &["etc/machine-id"],
-        act: Act::Empty,
-    },
-    Rule {
-        name: "dbus-machine-id",
-        about: "removes the identity that D-Bus keeps of the machine",
-        paths: &["var/lib/dbus/machine-id"],
-        act: Act::Remove,
-    },
-    Rule {
-        name: "random-seed",
-        about: "removes saved randomness",
-        paths: &["var/lib/systemd/random-seed", "var/lib/urandom/random-seed"],
-        act: Act::Remove,
-    },
-    Rule {
-        name: "rstudio-keys",
-        about: "removes RStudio Server's secrets, which each start makes anew",
-        paths: &[
-            "etc/rstudio/secure-cookie-key",
-            "var/lib/rstudio-server/secure-cookie-key",
-            "var/lib/rstudio-server/session-rpc-key",
-        ],
-        act: Act::Remove,
-    },
-    Rule {
-        name: "tool-leftovers",
-        about: "removes what downloaders and npm note of their runs",
-        paths: &["**/.npm/_logs/*", "**/.npm/_update-notifier-last-checked", "**/.wget-hsts"],
-        act: Act::Remove,
-    },
-    Rule {
-        name: "java-keystore",
-        about: "dates the entries of Java's trust store to the source date, and signs it again",
-        paths: &["etc/ssl/certs/java/cacerts"],
-        act: Act::Rewrite(java::keystore),
-    },
-    Rule {
-        name: "r-built",
-        about: "dates R packages that were built in the run to the source date",
-        paths: &["**/DESCRIPTION"],
-        act: Act::Rewrite(r::description),
-    },
-    Rule {
-        name: "r-built-meta",
-        about: "the same in a package's Meta/package.rds",
-        paths: &["**/Meta/package.rds"],
-        act: Act::Rewrite(r::package),
-    },
-    Rule {
-        name: "gitconfig-order",
-        about: "sorts the keys within sections of git's configuration, which git-lfs writes in random order",
-        paths: &["etc/gitconfig"],
-        act: Act::Rewrite(text::gitconfig),
-    },
-    Rule {
-        name: "conda-history",
-        about: "dates conda's history to the source date",
-        paths: &["**/conda-meta/history"],
-        act: Act::Rewrite(text::conda_history),
-    },
-    Rule {
-        name: "extension-times",
-        about: "dates the installation of VS Code extensions to the source date",
-        paths: &["**/extensions/extensions.json", "**/extensions/*/package.json"],
-        act: Act::Rewrite(text::installed_timestamps),
-    },
-    Rule {
-        name: "shadow-days",
-        about: "dates the last change of passwords made in the run to the source date",
-        paths: &["etc/shadow", "etc/shadow-"],
-        act: Act::Rewrite(accounts::shadow),
-    },
-    Rule {
-        name: "pyc-times",
-        about: "tells Python's byte code the normalised time of its source, or it would be compiled again at each start",
-        paths: &["**/__pycache__/*.pyc"],
-        act: Act::Compiled,
-    },
-    Rule {
-        name: "times",
-        about: "gives everything that the run wrote the source date, and nothing a later one",
-        paths: &["**"],
-        act: Act::Times,
-    },
-];
 
 /// The clock of a layer's run, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,128 +62,56 @@ pub fn normalise(
     without: &BTreeSet<String>,
     times: &Times,
 ) -> Result<BTreeMap<&'static str, u64>, Error> {
+    let tree = Tree::open(merged)?;
     let mut counts = BTreeMap::new();
     let present: Vec<&Change> =
         changes.iter().filter(|change| change.kind == Kind::Present).collect();
     let settles = !without.contains("times");
     for rule in RULES.iter().filter(|rule| !without.contains(rule.name)) {
-        if let Act::Times = rule.act {
-            counts.insert(rule.name, times::clamp(merged, &present, times)?);
-            continue;
-        }
-        for change in &present {
-            if !rule.paths.iter().any(|glob| glob::matches(glob, &change.path)) {
-                continue;
+        let matching: Vec<&[u8]> = present
+            .iter()
+            .map(|change| change.path.as_slice())
+            .filter(|path| rule.paths.iter().any(|glob| glob::matches(glob, path)))
+            .collect();
+        let count = match rule.act {
+            Act::Times => times::clamp(&tree, &matching, times)?,
+            Act::Compiled => python::retime(&tree, &matching, &present, times, settles)?,
+            act => {
+                let mut count = 0;
+                for path in matching {
+                    let Some(place) = tree.place(path)? else { continue };
+                    count += u64::from(apply(act, &place, times)?);
+                }
+                count
             }
-            let path = merged.join(OsStr::from_bytes(&change.path));
-            let touched = match rule.act {
-                Act::Compiled => compiled(merged, &change.path, &present, times, settles)?,
-                act => apply(act, &path, times)?,
-            };
-            if touched {
-                *counts.entry(rule.name).or_insert(0) += 1;
-            }
+        };
+        if count > 0 {
+            counts.insert(rule.name, count);
         }
     }
-    counts.retain(|_, count| *count > 0);
     Ok(counts)
 }
 
-/// Returns the metadata of a file; `None` for anything else, and for what a rule has removed.
-fn file_at(path: &Path) -> Result<Option<fs::Metadata>, Error> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(metadata.is_file().then_some(metadata)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(crate::disk::Error::new("look at", path, error).into()),
-    }
-}
-
 /// Applies a rule to one path; tells whether it changed anything.
-fn apply(act: Act, path: &Path, times: &Times) -> Result<bool, Error> {
-    let Some(metadata) = file_at(path)? else { return Ok(false) };
+fn apply(act: Act, place: &Place<'_>, times: &Times) -> Result<bool, Error> {
+    let Some(stat) = place.file()? else { return Ok(false) };
     match act {
-        Act::Remove => {
-            // The folder keeps its time, as if the file had never been there.
-            let folder = path.parent().unwrap_or(Path::new("/"));
-            let before = fs::symlink_metadata(folder).at("look at", folder)?;
-            fs::remove_file(path).at("remove", path)?;
-            times::set(folder, before.mtime(), before.mtime_nsec())?;
-            Ok(true)
-        }
-        Act::Empty if metadata.len() == 0 => Ok(false),
-        Act::Empty => replace(path, &metadata, b"").map(|()| true),
-        Act::Rewrite(rewrite) if metadata.len() <= LIMIT => {
-            let content = read(path)?;
+        Act::Remove => place.remove()?,
+        Act::Empty if stat.st_size > 0 => place.replace(b"")?,
+        Act::Rewrite(rewrite) if is_small(&stat) => {
+            let content = place.read()?;
             match rewrite(&content, times) {
-                Some(new) if new != content => replace(path, &metadata, &new).map(|()| true),
-                _ => Ok(false),
+                Some(new) if new != content => place.replace(&new)?,
+                _ => return Ok(false),
             }
         }
-        Act::Rewrite(_) | Act::Compiled | Act::Times => Ok(false),
+        _ => return Ok(false),
     }
+    Ok(true)
 }
 
-/// Tells a compiled file the time that its source will have; runs before the times are set. One that
-/// is older than its source must not become current by it, so it gets a time that no source has.
-fn compiled(
-    merged: &Path,
-    path: &[u8],
-    present: &[&Change],
-    times: &Times,
-    settles: bool,
-) -> Result<bool, Error> {
-    let place = merged.join(OsStr::from_bytes(path));
-    let (Some(metadata), Some(source)) =
-        (file_at(&place)?, source_of(Path::new(OsStr::from_bytes(path))))
-    else {
-        return Ok(false);
-    };
-    let content = read(&place)?;
-    let Some(stamp) = python::stamp(&content) else { return Ok(false) };
-    let wanted = match file_at(&merged.join(&source))? {
-        None if settles => python::field(times.settled(stamp.into())),
-        None => stamp,
-        Some(of_source) if python::field(of_source.mtime()) != stamp => 0,
-        Some(of_source) => {
-            let source = source.as_os_str().as_bytes();
-            let changed = present.binary_search_by(|change| change.path.as_slice().cmp(source));
-            if settles && changed.is_ok() {
-                python::field(times.settled(of_source.mtime()))
-            } else {
-                stamp
-            }
-        }
-    };
-    if wanted == stamp {
-        return Ok(false);
-    }
-    replace(&place, &metadata, &python::restamped(content, wanted)).map(|()| true)
-}
-
-/// Returns the source beside the `__pycache__` that a compiled file lies in.
-fn source_of(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    let module = name.split(".cpython-").next().filter(|module| *module != name)?;
-    Some(path.parent()?.parent()?.join(format!("{module}.py")))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let mut content = Vec::new();
-    let mut file = open(path, File::options().read(true))?;
-    file.read_to_end(&mut content).at("read", path)?;
-    Ok(content)
-}
-
-/// Replaces a file's content and keeps its time, which is another rule's matter. In place, so that
-/// owner, mode and hard links stay.
-fn replace(path: &Path, metadata: &fs::Metadata, content: &[u8]) -> Result<(), Error> {
-    let mut file = open(path, File::options().write(true).truncate(true))?;
-    file.write_all(content).at("write", path)?;
-    times::set(path, metadata.mtime(), metadata.mtime_nsec())
-}
-
-fn open(path: &Path, options: &mut fs::OpenOptions) -> Result<File, Error> {
-    Ok(options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path).at("open", path)?)
+fn is_small(stat: &rustix::fs::Stat) -> bool {
+    u64::try_from(stat.st_size).is_ok_and(|size| size <= LIMIT)
 }
 
 /// Refuses a name in `without` that no rule has.
@@ -353,46 +124,125 @@ pub fn check_names(without: &BTreeSet<String>) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+
     use super::*;
 
-    #[test]
-    fn a_tree_is_put_in_order_once_and_stays_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let files = [
-            ("etc/machine-id", "0123456789abcdef\n"),
-            ("etc/shadow", "root:*:29777:0:99999:7:::\n"),
-            ("etc/ssh/ssh_host_rsa_key", "secret"),
-            ("etc/ssh/sshd_config", "Port 22\n"),
-            ("opt/m/mod.py", "x = 1\n"),
-            ("var/log/apt/history.log", "Start-Date: now\n"),
-            ("var/log/faillog", "kept"),
-        ];
+    fn date(path: &Path, seconds: i64) {
+        let time = Timespec { tv_sec: seconds, tv_nsec: 7 };
+        let both = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(CWD, path, &both, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    }
+
+    /// Lists the paths and the folders above them.
+    fn present(names: &[&str]) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (name, content) in files {
-            let path = dir.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, content).unwrap();
-            let mut above = String::new();
-            for part in name.split('/') {
-                above = if above.is_empty() { part.to_owned() } else { format!("{above}/{part}") };
-                changes.push(Change { path: above.clone().into_bytes(), kind: Kind::Present });
+        for name in names {
+            for (end, _) in name.match_indices('/').chain([(name.len(), "")]) {
+                changes.push(Change { path: name.as_bytes()[..end].to_vec(), kind: Kind::Present });
             }
         }
         changes.sort();
         changes.dedup();
-        let now = fs::metadata(dir.path().join("etc/shadow")).unwrap().mtime();
-        let times = Times { start: now - 5, end: now, source_date: 1_700_000_000 };
+        changes
+    }
+
+    #[test]
+    fn every_rule_does_its_work_and_a_second_run_changes_nothing() {
+        const RUN: i64 = 1_795_528_700;
+        const SOURCE_DATE: i64 = 1_700_000_000;
+        let dir = tempfile::tempdir().unwrap();
+        let built: &[u8] = b"Package: x\nBuilt: R 4.5.1; ; 2026-11-24 13:58:25 UTC; unix\n";
+        let stamp = u32::try_from(RUN).unwrap().to_le_bytes();
+        let code =
+            [&[0xcb, 0x0d, b'\r', b'\n', 0, 0, 0, 0], &stamp[..], &[6, 0, 0, 0, 0xe3]].concat();
+        let keystore = java::store(1_795_528_800_000);
+        let metadata = r::stored(built);
+        let files: &[(&str, &[u8])] = &[
+            ("etc/gitconfig", b"[a]\n\tz = 1\n\ty = 0\n"),
+            ("etc/machine-id", b"0123456789abcdef\n"),
+            ("etc/shadow", b"root:*:20781:0:99999:7:::\n"),
+            ("etc/ssh/ssh_host_rsa_key", b"secret"),
+            ("etc/ssh/sshd_config", b"Port 22\n"),
+            ("etc/ssl/certs/java/cacerts", &keystore),
+            ("etc/ssl/private/ssl-cert-snakeoil.key", b"secret"),
+            ("home/me/.cache/pip/http/a/b", b"date: now"),
+            ("opt/conda/conda-meta/history", b"==> 2026-11-24 13:58:20 <==\n"),
+            ("opt/m/__pycache__/mod.cpython-312.pyc", &code),
+            ("opt/m/mod.py", b"x = 1\n"),
+            ("opt/r/x/DESCRIPTION", built),
+            ("opt/r/x/Meta/package.rds", &metadata),
+            ("opt/x/extensions/extensions.json", b"{\"installedTimestamp\":1795528800123}"),
+            ("var/cache/apt/pkgcache.bin", b"pointers"),
+            ("var/cache/ldconfig/aux-cache", b"inodes"),
+            ("var/lib/dbus/machine-id", b"0123456789abcdef\n"),
+            ("var/lib/rstudio-server/secure-cookie-key", b"secret"),
+            ("var/lib/systemd/random-seed", b"secret"),
+            ("var/log/apt/history.log", b"Start-Date: now\n"),
+            ("var/log/faillog", b"kept"),
+        ];
+        let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+        let changes = present(&names);
+        for (name, content) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+        }
+        for change in changes.iter().rev() {
+            date(&dir.path().join(std::str::from_utf8(&change.path).unwrap()), RUN);
+        }
+        let times = Times { start: RUN, end: RUN + 100, source_date: SOURCE_DATE };
         let counts = normalise(dir.path(), &changes, &BTreeSet::new(), &times).unwrap();
-        assert_eq!((counts["logs"], counts["ssh-host-keys"], counts["machine-id"]), (1, 1, 1));
-        assert_eq!(fs::read(dir.path().join("etc/machine-id")).unwrap(), b"");
-        assert!(!dir.path().join("var/log/apt/history.log").exists());
-        assert!(dir.path().join("var/log/faillog").exists());
-        for name in ["etc", "etc/ssh", "etc/machine-id", "var/log/apt", "opt/m/mod.py"] {
-            let metadata = fs::metadata(dir.path().join(name)).unwrap();
-            assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (1_700_000_000, 0), "{name}");
+        for rule in RULES.iter().filter(|rule| rule.name != "times") {
+            assert_eq!(counts.get(rule.name), Some(&1), "{}", rule.name);
+        }
+        for (name, content) in files {
+            let path = dir.path().join(name);
+            match *name {
+                "etc/machine-id" => assert_eq!(fs::read(path).unwrap(), b""),
+                "etc/ssh/sshd_config" | "opt/m/mod.py" | "var/log/faillog" => {
+                    assert_eq!(fs::read(path).unwrap(), *content, "{name}");
+                }
+                _ => assert_ne!(fs::read(path).ok().as_deref(), Some(*content), "{name}"),
+            }
+        }
+        for change in &changes {
+            let path = dir.path().join(std::str::from_utf8(&change.path).unwrap());
+            if let Ok(metadata) = fs::symlink_metadata(&path) {
+                let time = (metadata.mtime(), metadata.mtime_nsec());
+                assert_eq!(time, (SOURCE_DATE, 0), "{}", path.display());
+            }
         }
         let again = normalise(dir.path(), &changes, &BTreeSet::new(), &times).unwrap();
         assert!(again.is_empty(), "{again:?}");
+    }
+
+    #[test]
+    fn nothing_behind_a_symbolic_link_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, outside) = (dir.path().join("tree"), dir.path().join("outside"));
+        fs::create_dir(&tree).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("machine-id"), "theirs").unwrap();
+        fs::write(outside.join("shadow"), "root:*:30000:0:99999:7:::\n").unwrap();
+        for name in ["machine-id", "shadow"] {
+            date(&outside.join(name), 5);
+        }
+        symlink(&outside, tree.join("etc")).unwrap();
+        fs::create_dir_all(tree.join("var/lib/dbus")).unwrap();
+        symlink(outside.join("machine-id"), tree.join("var/lib/dbus/machine-id")).unwrap();
+        let changes = present(&["etc/machine-id", "etc/shadow", "var/lib/dbus/machine-id"]);
+        let times = Times { start: 1, end: 10, source_date: 1_700_000_000 };
+        normalise(&tree, &changes, &BTreeSet::new(), &times).unwrap();
+        assert_eq!(fs::read(outside.join("machine-id")).unwrap(), b"theirs");
+        assert_eq!(fs::read(outside.join("shadow")).unwrap(), b"root:*:30000:0:99999:7:::\n");
+        for name in ["machine-id", "shadow"] {
+            assert_eq!(fs::metadata(outside.join(name)).unwrap().mtime(), 5, "{name}");
+        }
+        assert!(fs::symlink_metadata(tree.join("var/lib/dbus/machine-id")).is_ok());
     }
 
     #[test]
@@ -436,14 +286,14 @@ mod tests {
             if let Some(time) = source {
                 let path = format!("m/{name}.py");
                 fs::write(dir.path().join(&path), "x = 1\n").unwrap();
-                times::set(&dir.path().join(&path), time, 7).unwrap();
+                date(&dir.path().join(&path), time);
                 if of_layer {
                     changes.push(Change { path: path.into_bytes(), kind: Kind::Present });
                 }
             }
             let path = format!("m/__pycache__/{name}.cpython-312.opt-1.pyc");
             fs::write(dir.path().join(&path), code(compiled)).unwrap();
-            times::set(&dir.path().join(&path), RUN + 5, 7).unwrap();
+            date(&dir.path().join(&path), RUN + 5);
             changes.push(Change { path: path.into_bytes(), kind: Kind::Present });
         }
         changes.sort();
@@ -464,12 +314,45 @@ mod tests {
     }
 
     #[test]
+    fn byte_code_of_a_parent_does_not_become_current_by_chance() {
+        const RUN: i64 = 1_795_530_000;
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("m/__pycache__");
+        fs::create_dir_all(&cache).unwrap();
+        // Dates of the source when it was compiled, of the source date, and what the byte code has.
+        for (name, source_date, expected) in
+            [("mod", 1_700_000_000, 0), ("mod.x", 1_700_000_000, 1_700_000_000), ("zero", 0, 1)]
+        {
+            let of_compiled = source_date;
+            let mut code = vec![0xcb, 0x0d, b'\r', b'\n', 0, 0, 0, 0];
+            code.extend_from_slice(&python::field(of_compiled).to_le_bytes());
+            code.extend_from_slice(&[9, 0, 0, 0, 0xe3]);
+            let compiled = cache.join(format!("{name}.cpython-312.pyc"));
+            fs::write(&compiled, &code).unwrap();
+            date(&compiled, 1_600_000_000);
+            // Changed in this layer, but for the module whose name only begins alike.
+            let source = dir.path().join(format!("m/{name}.py"));
+            fs::write(&source, "x = 2\n").unwrap();
+            date(&source, if name == "mod.x" { of_compiled } else { RUN });
+            let changes =
+                if name == "mod.x" { vec![] } else { present(&[&format!("m/{name}.py")]) };
+            let times = Times { start: RUN, end: RUN + 1, source_date };
+            for _ in 0..2 {
+                normalise(dir.path(), &changes, &BTreeSet::new(), &times).unwrap();
+                let read = fs::read(&compiled).unwrap();
+                assert_eq!(read[8..12], u32::to_le_bytes(expected), "{name}");
+                assert_eq!(fs::metadata(&compiled).unwrap().mtime(), 1_600_000_000);
+            }
+        }
+    }
+
+    #[test]
     fn a_folder_keeps_its_time_when_a_rule_removes_from_it() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("var/log");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("dpkg.log"), "now\n").unwrap();
-        times::set(&folder, 1_500_000_000, 0).unwrap();
+        date(&folder, 1_500_000_000);
         let changes: Vec<Change> = ["var", "var/log", "var/log/dpkg.log"]
             .map(|path| Change { path: path.as_bytes().to_vec(), kind: Kind::Present })
             .to_vec();

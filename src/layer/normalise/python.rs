@@ -1,9 +1,116 @@
 //! Python's byte code (PEP 552): a magic number, flags, then for flags of zero the source's time and
-//! size. A time that is not the source's makes Python compile the file at each start.
+//! size. A time that is not the source's makes Python compile the file at each start; one that has
+//! become its source's by chance makes it run what the source no longer says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use super::tree::Tree;
+use super::{Times, is_small};
+use crate::changes::Change;
+use crate::layer::Error;
+
+/// Tells compiled files the times that their sources will have, and returns how many had to be
+/// told; runs before the times are set.
+///
+/// What is older than its source must not become current by that, and gets a time that no source
+/// has. Besides the `compiled` files of the layer those of its parents are looked at whose source is
+/// of the layer.
+pub(super) fn retime(
+    tree: &Tree,
+    compiled: &[&[u8]],
+    present: &[&Change],
+    times: &Times,
+    settles: bool,
+) -> Result<u64, Error> {
+    let changed: BTreeSet<&[u8]> = present.iter().map(|change| change.path.as_slice()).collect();
+    let mut count = 0;
+    for path in compiled {
+        count += u64::from(one(tree, path, &changed, times, settles)?);
+    }
+    if !settles {
+        return Ok(count);
+    }
+    let mut folders: BTreeMap<&Path, Vec<Vec<u8>>> = BTreeMap::new();
+    for source in changed.iter().filter(|path| path.ends_with(b".py")) {
+        let source = Path::new(OsStr::from_bytes(source));
+        let (Some(folder), Some(module)) = (source.parent(), source.file_stem()) else { continue };
+        let cache = folder.join("__pycache__");
+        if !folders.contains_key(folder) {
+            let names = tree.list(cache.as_os_str().as_bytes())?;
+            let paths = names.iter().map(|name| cache.join(name).into_os_string().into_vec());
+            folders.insert(folder, paths.collect());
+        }
+        let listed = folders.get(folder).map(Vec::as_slice).unwrap_or_default();
+        let prefix = cache.join(module);
+        let prefix = [prefix.as_os_str().as_bytes(), b"."].concat();
+        for path in listed.iter().filter(|path| path.starts_with(&prefix)) {
+            if path.ends_with(b".pyc") && !changed.contains(path.as_slice()) {
+                count += u64::from(one(tree, path, &changed, times, settles)?);
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// Tells one compiled file its source's time; tells whether that was another one.
+fn one(
+    tree: &Tree,
+    path: &[u8],
+    changed: &BTreeSet<&[u8]>,
+    times: &Times,
+    settles: bool,
+) -> Result<bool, Error> {
+    let (Some(place), Some(source)) = (tree.place(path)?, source_of(path)) else {
+        return Ok(false);
+    };
+    if !place.file()?.is_some_and(|stat| is_small(&stat)) {
+        return Ok(false);
+    }
+    let content = place.read()?;
+    let Some(stamp) = stamp(&content) else { return Ok(false) };
+    let of_source = match tree.place(&source)? {
+        Some(place) => place.file()?.map(|stat| stat.st_mtime),
+        None => None,
+    };
+    let settled =
+        |time: i64, here: bool| field(if settles && here { times.settled(time) } else { time });
+    let of_layer = changed.contains(path);
+    let wanted = match of_source {
+        None => settled(stamp.into(), of_layer),
+        Some(time) => {
+            let will_be = settled(time, changed.contains(source.as_slice()));
+            if field(time) == stamp {
+                will_be
+            } else if of_layer || will_be == stamp {
+                u32::from(will_be == 0)
+            } else {
+                // Stale as it is: a parent's need not come into this layer.
+                stamp
+            }
+        }
+    };
+    if wanted == stamp {
+        return Ok(false);
+    }
+    place.replace(&restamped(content, wanted))?;
+    Ok(true)
+}
+
+/// Returns the source beside the `__pycache__` that a compiled file lies in.
+fn source_of(path: &[u8]) -> Option<Vec<u8>> {
+    let path = Path::new(OsStr::from_bytes(path));
+    let name = path.file_name()?.to_str()?;
+    let (module, _) = name.split_once(".cpython-")?;
+    let source = path.parent()?.parent()?.join(format!("{module}.py"));
+    Some(source.into_os_string().into_vec())
+}
 
 /// Returns the source's time that the file has; `None` for byte code that is checked by hash, and
 /// for what is no byte code.
-pub(super) fn stamp(content: &[u8]) -> Option<u32> {
+fn stamp(content: &[u8]) -> Option<u32> {
     let header = content.get(..16)?;
     // The magic number ends so that a text-mode copy would show.
     if header.get(2..4)? != b"\r\n" || header.get(4..8)? != [0; 4] {
@@ -19,7 +126,7 @@ pub(super) fn field(seconds: i64) -> u32 {
 }
 
 /// Returns the file, which has a stamp, with another one.
-pub(super) fn restamped(mut content: Vec<u8>, stamp: u32) -> Vec<u8> {
+fn restamped(mut content: Vec<u8>, stamp: u32) -> Vec<u8> {
     content[8..12].copy_from_slice(&stamp.to_le_bytes());
     content
 }
