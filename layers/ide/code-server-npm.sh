@@ -21,6 +21,8 @@ ln -s ../lib/nodejs/lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx
 # node-gyp would fetch them from nodejs.org.
 export npm_config_nodedir="$node" npm_config_logs_max=0 npm_config_update_notifier=false
 export npm_config_omit_lockfile_registry_resolved=true JOBS=max
+# This module looks for a binary on GitHub first: the image would depend on whether that is reached.
+export npm_config_build_from_source=kerberos
 # node-gyp is Python: its bytecode would carry the time of this run.
 export PYTHONDONTWRITEBYTECODE=1
 npm install --global --prefix /usr/local --allow-scripts=code-server,argon2 --no-audit --no-fund \
