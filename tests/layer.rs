@@ -128,13 +128,13 @@ fn packed(tree: &Path, changes: &[Change], profile: Profile, threads: usize) -> 
 fn seen(tree: &Path) -> String {
     let list = shell(
         tree,
-        r#"
+        r"
         find . -mindepth 1 ! -type l -printf '%p %y %m %U:%G %s %Ts %n\n' | LC_ALL=C sort
         find . -type l -printf '%p %l %Ts\n' | LC_ALL=C sort
         find . -type f -exec sha256sum {} + | LC_ALL=C sort
         getcap -r . | LC_ALL=C sort
         test usr/bin/su -ef usr/bin/again; test usr/bin/ping -ef usr/bin/ping4
-        "#,
+        ",
     );
     // The size of a folder is the file system's matter.
     list.lines()
@@ -230,6 +230,18 @@ with tarfile.open('layer.tar.gz', errorlevel=2) as tar:
     }
 }
 
+/// A writer whose file grows while its bytes are taken.
+struct Grow(PathBuf);
+impl Write for Grow {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        fs::OpenOptions::new().append(true).open(&self.0)?.write_all(b"more")?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn names_that_mean_deletion_and_files_in_motion_are_no_layer() {
     let dir = tempfile::tempdir().unwrap();
@@ -241,17 +253,6 @@ fn names_that_mean_deletion_and_files_in_motion_are_no_layer() {
     assert!(attempt(".wh.name").to_string().contains(".wh."));
     assert!(matches!(attempt("vanished"), Error::Unsteady { .. }));
 
-    // The file grows while its bytes are taken.
-    struct Grow(PathBuf);
-    impl Write for Grow {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            fs::OpenOptions::new().append(true).open(&self.0)?.write_all(b"more")?;
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
     let path = dir.path().join("log");
     fs::write(&path, vec![b'x'; 1000]).unwrap();
     let error =
