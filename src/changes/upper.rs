@@ -137,12 +137,17 @@ fn settle(
             }
         }
     }
-    let mut changes: Vec<Change> = found
+    let kept: Vec<bool> = found
         .iter()
-        .filter(|(path, verdict)| *verdict != Verdict::Passage || needed.contains(path.as_slice()))
-        .map(|(path, verdict)| Change {
-            path: path.clone(),
-            kind: if *verdict == Verdict::Removed { Kind::Removed } else { Kind::Present },
+        .map(|(path, verdict)| *verdict != Verdict::Passage || needed.contains(path.as_slice()))
+        .collect();
+    let mut changes: Vec<Change> = found
+        .into_iter()
+        .zip(kept)
+        .filter(|(_, kept)| *kept)
+        .map(|((path, verdict), _)| Change {
+            path,
+            kind: if verdict == Verdict::Removed { Kind::Removed } else { Kind::Present },
         })
         .collect();
     changes.sort_unstable();
