@@ -23,6 +23,7 @@ mod repairs;
 mod sidecar;
 mod space;
 mod stack;
+mod truth;
 
 use std::path::PathBuf;
 
@@ -34,6 +35,7 @@ pub use probe::{Why, probe_overlay, probe_owners};
 pub use remove::remove_tree;
 pub use sidecar::{Device, DeviceKind, EntryPath, Ledger, Sidecar};
 pub use space::Space;
+pub use truth::{Plain, Record, Truth};
 
 /// A layer in a stack.
 #[derive(Clone, Debug)]
