@@ -300,11 +300,6 @@ fn a_machine_that_does_not_allow_it_is_told_what_to_change() {
     assert_eq!(error, "cannot build with all ids here: root has no CAP_SETUID here");
     assert_eq!(hint, "start the container with --cap-add SETUID");
 
-    let (error, _) = told(&mut driver.command("single", &[]));
-    let expected = "cannot build with one id here: a build with one id alone is not available in \
-                    this version";
-    assert_eq!(error, expected);
-
     let ranged = Driver::of(Who::Range);
     std::fs::write(ranged.path("users/subgid"), "tester:1000000:1000\n").unwrap();
     let (error, hint) = told(&mut ranged.command("auto", &[]));

@@ -122,6 +122,7 @@ pub fn enter(request: Request) -> Result<Entry, Error> {
 enum Ids {
     Root,
     Range(Range),
+    Single,
 }
 
 impl Ids {
@@ -129,6 +130,7 @@ impl Ids {
         match self {
             Ids::Root => Mode::Root,
             Ids::Range(range) => Mode::Range { uid: range.uids.outside, gid: range.gids.outside },
+            Ids::Single => Mode::Single,
         }
     }
 }
@@ -141,14 +143,7 @@ fn choose(request: Request) -> Result<Ids, Error> {
         Request::Root => ("all ids", root()),
         Request::Auto if uid == 0 => ("all ids", root().or_else(|lack| range().map_err(|_| lack))),
         Request::Range | Request::Auto => ("a range of subordinate ids", range()),
-        Request::Single => {
-            let text = "a build with one id alone is not available in this version";
-            let fix = match ids::find_range(uid) {
-                Ok(_) => "leave the mode away: a range of subordinate ids is there".to_owned(),
-                Err(lack) => lack.fix(),
-            };
-            ("one id", Err(Lack::new(text, fix)))
-        }
+        Request::Single => ("one id", Ok(Ids::Single)),
     };
     result.map_err(|lack| Error::Unavailable { mode, lack })
 }
@@ -230,6 +225,22 @@ fn map(pid: u32, ids: &Ids) -> Result<(), Error> {
             }
             Ok(())
         }
+        Ids::Single => {
+            // Who has no privileges may map her own group only where groups can't be dropped.
+            let uid = rustix::process::geteuid().as_raw();
+            let gid = rustix::process::getegid().as_raw();
+            for (file, text) in [
+                ("setgroups", "deny".to_owned()),
+                ("uid_map", format!("0 {uid} 1")),
+                ("gid_map", format!("0 {gid} 1")),
+            ] {
+                fs::write(format!("/proc/{pid}/{file}"), text).map_err(|source| {
+                    let lack = examine::explain("map one id", wire::errno_of(&source));
+                    Error::Unavailable { mode: "one id", lack }
+                })?;
+            }
+            Ok(())
+        }
     }
 }
 
@@ -290,6 +301,7 @@ fn become_inner(parameters: &str) -> io::Result<Entered> {
     let mode = match kind {
         "root" => Mode::Root,
         "range" => Mode::Range { uid, gid },
+        "single" => Mode::Single,
         _ => return Err(invalid()),
     };
     let socket = UnixStream::from(sys::inherited(fd).ok_or_else(invalid)?);
