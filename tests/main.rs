@@ -46,6 +46,9 @@ mod parity;
 // Interrupted, killed and starved builds.
 mod crash;
 
+// Looking around: in the build's namespace, in an image, where a step failed.
+mod shell;
+
 // Help, errors, and the commands round the store.
 mod commands;
 

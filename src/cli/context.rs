@@ -126,6 +126,11 @@ impl Context {
         }
     }
 
+    /// Returns a variable of the caller's environment.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str)
+    }
+
     /// Makes a path on the command line absolute.
     pub(crate) fn absolute(&self, path: &Path) -> PathBuf {
         self.folder.join(path)

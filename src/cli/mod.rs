@@ -18,6 +18,7 @@ mod rules;
 mod show;
 mod size;
 mod terminal;
+mod unshare;
 
 use std::process::ExitCode;
 
@@ -109,6 +110,7 @@ enum Command {
     Remove(remove::Args),
     Gc(gc::Args),
     Doctor(doctor::Args),
+    Unshare(unshare::Args),
     Rules(rules::Args),
     Completions(completions::Args),
 }
@@ -135,6 +137,11 @@ pub(crate) fn main() -> ExitCode {
             Err(error) => return render::error(&error, context.json),
         }
     }
+    // It becomes another program, which is to find the signals as they were.
+    if let Command::Unshare(args) = &arguments.command {
+        return unshare::run(args, &context)
+            .unwrap_or_else(|error| render::error(&error, context.json));
+    }
     if let Err(error) = context::Context::watch_signals() {
         return render::error(&error, context.json);
     }
@@ -150,6 +157,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Remove(args) => remove::run(args, &context),
         Command::Gc(args) => gc::run(args, &context),
         Command::Doctor(args) => doctor::run(args, &context),
+        Command::Unshare(args) => unshare::run(args, &context),
         Command::Rules(args) => rules::run(args, &context),
         Command::Completions(args) => completions::run(args, &context),
     };
@@ -165,7 +173,7 @@ fn needs_trees(command: &Command) -> bool {
     match command {
         Command::Build(args) => !args.dry_run,
         Command::Pull(args) => args.unpack,
-        Command::Gc(_) | Command::Remove(_) | Command::Doctor(_) => true,
+        Command::Gc(_) | Command::Remove(_) | Command::Doctor(_) | Command::Unshare(_) => true,
         _ => false,
     }
 }

@@ -95,6 +95,15 @@ pub enum Error {
     /// A document of our own that has no canonical form.
     #[error("cannot encode a document of the image")]
     Document(#[from] crate::oci::json::EncodeError),
+    /// A program of the machine that could not be executed.
+    #[error("cannot run `{program}`")]
+    Program {
+        /// Its name.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A use of the library outside the namespace that it needs.
     #[error("layers can be unpacked and steps run only inside a user namespace")]
     NotInside,

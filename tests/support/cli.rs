@@ -274,6 +274,11 @@ impl Ran {
         stderr
     }
 
+    /// Its exit code; none when a signal ended it.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.output.status.code()
+    }
+
     /// Its stdout, however it ended.
     pub(crate) fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.output.stdout).into_owned()
