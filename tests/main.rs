@@ -57,3 +57,6 @@ mod clients;
 
 // The repository's own recipes on Debian: one digest, and R, Jupyter and VS Code at work.
 mod stack;
+
+// R packages from source: the same bytes each time, by every way to install them.
+mod packages;

@@ -1,7 +1,6 @@
 //! The real stack on Debian, as `layers/` and `manifests/` say: built twice from inputs that a proxy
 //! freezes, by root and by an ordinary user, pushed, and used as its users do.
 
-use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -104,7 +103,12 @@ fn debian_ml_is_one_digest_and_does_its_work() {
         (built, other.join().unwrap())
     });
     let missed = freezer.missed();
-    assert_eq!(again, built, "not to be had: {missed:?}\n{}", difference(&root, &user));
+    assert_eq!(
+        again,
+        built,
+        "not to be had: {missed:?}\n{}",
+        image::difference(&root, &user, "localhost:5000/rocker/debian-ml")
+    );
 
     let name = registry.image("rocker/debian-ml:latest");
     root.run(&["push", "localhost:5000/rocker/debian-ml", "--only", "--to", &name]).ok();
@@ -118,38 +122,6 @@ fn debian_ml_is_one_digest_and_does_its_work() {
     packages_install(&podman, &name);
     jupyter_answers(&podman, &name);
     code_server_answers(&podman, &name);
-}
-
-/// The first paths that two builds disagree on, layer by layer.
-fn difference(one: &Project, other: &Project) -> String {
-    let layers = |project: &Project| -> Vec<String> {
-        let shown = project.run(&["show", "localhost:5000/rocker/debian-ml", "--json"]).json();
-        let layers = shown["platforms"][0]["layers"].as_array().unwrap().clone();
-        layers.iter().map(|layer| layer["digest"].as_str().unwrap()[7..].to_owned()).collect()
-    };
-    let mut text = String::new();
-    for (one_layer, other_layer) in layers(one).iter().zip(&layers(other)) {
-        if one_layer == other_layer {
-            continue;
-        }
-        let read = |project: &Project, hex: &str| {
-            let bytes = std::fs::read(project.store().join("blobs/sha256").join(hex)).unwrap();
-            let mut tar = Vec::new();
-            flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut tar).unwrap();
-            image::entries(&tar)
-        };
-        let (mine, theirs) = (read(one, one_layer), read(other, other_layer));
-        let missing = mine.iter().filter(|entry| !theirs.contains(entry));
-        let added = theirs.iter().filter(|entry| !mine.contains(entry));
-        for entry in missing.take(10).chain(added.take(10)) {
-            let content = String::from_utf8_lossy(&entry.content[..entry.content.len().min(200)]);
-            text.push_str(&format!(
-                "{} {} {:o} {:?} {} {content:?}\n",
-                entry.kind, entry.path, entry.mode, entry.owner, entry.mtime
-            ));
-        }
-    }
-    text
 }
 
 fn r_computes(podman: &Podman, image: &str) {

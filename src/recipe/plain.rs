@@ -43,17 +43,27 @@ owner="$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])
 setpriv --reuid "$(stat -c %u "$owner")" --regid "$(stat -c %g "$owner")" --clear-groups \
     env HOME=/tmp "$python" -m pip install -r "$OCIBUILD_RECIPE/requirements.txt""#,
     },
-    // bspm compiles everything when apt's lists, empty as a layer begins, offer it nothing. And R
-    // only warns of a package that could not be installed, and ends well.
+    // bspm compiles everything when apt's lists, empty as a layer begins, offer it nothing. R only
+    // warns of a package that could not be installed, and ends well. And what it compiles would be
+    // another thing each time: images with our layer `r` know that already, others learn it here.
     Convention {
         file: "install.r",
-        script: r#"
+        script: concat!(
+            r#"
 if Rscript -e 'quit(status = !isNamespaceLoaded("bspm"))'; then apt-get update; fi
+export R_PROFILE_USER=/tmp/source-installs.R
+cat >"$R_PROFILE_USER" <<'END'
+"#,
+            include_str!("../../layers/r/source-installs.R"),
+            r#"
+for (profile in Filter(file.exists, c(".Rprofile", "~/.Rprofile"))[1]) if (!is.na(profile)) source(profile)
+END
 Rscript -e '
 failed <- "non-zero exit status|(is|are) not available|download of package|unable to access index"
 withCallingHandlers(source(commandArgs(TRUE)[1]), warning = function(w)
     if (grepl(failed, conditionMessage(w))) stop(conditionMessage(w), call. = FALSE))
-' "$OCIBUILD_RECIPE/install.r""#,
+' "$OCIBUILD_RECIPE/install.r""#
+        ),
     },
 ];
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 use sha2::Digest as _;
 
+use super::cli::Project;
 use super::run;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -166,4 +167,36 @@ pub(crate) fn entry<'e>(entries: &'e [Entry], path: &str) -> &'e Entry {
         let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
         panic!("no `{path}` among {paths:?}")
     })
+}
+
+/// The first paths that two builds of an image disagree on, layer by layer.
+pub(crate) fn difference(one: &Project, other: &Project, name: &str) -> String {
+    let layers = |project: &Project| -> Vec<String> {
+        let shown = project.run(&["show", name, "--json"]).json();
+        let layers = shown["platforms"][0]["layers"].as_array().unwrap().clone();
+        layers.iter().map(|layer| layer["digest"].as_str().unwrap()[7..].to_owned()).collect()
+    };
+    let mut text = String::new();
+    for (one_layer, other_layer) in layers(one).iter().zip(&layers(other)) {
+        if one_layer == other_layer {
+            continue;
+        }
+        let read = |project: &Project, hex: &str| {
+            let bytes = std::fs::read(project.store().join("blobs/sha256").join(hex)).unwrap();
+            let mut tar = Vec::new();
+            flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut tar).unwrap();
+            entries(&tar)
+        };
+        let (mine, theirs) = (read(one, one_layer), read(other, other_layer));
+        let missing = mine.iter().filter(|entry| !theirs.contains(entry));
+        let added = theirs.iter().filter(|entry| !mine.contains(entry));
+        for entry in missing.take(10).chain(added.take(10)) {
+            let content = String::from_utf8_lossy(&entry.content[..entry.content.len().min(200)]);
+            text.push_str(&format!(
+                "{} {} {:o} {:?} {} {content:?}\n",
+                entry.kind, entry.path, entry.mode, entry.owner, entry.mtime
+            ));
+        }
+    }
+    text
 }
