@@ -1,39 +1,29 @@
-//! The profile `gzip-1`: each block of 1 MiB is compressed by a stream of its own and ends with a
-//! sync flush, and all of them together are one gzip member. Nothing of a block reaches the bytes
-//! of another, so they can be made in any order.
+//! The profile `gzip-1`: each block of 1 MiB becomes a gzip member of its own, made by libdeflate,
+//! and the blob is all members in order, which RFC 1952 (section 2.2) makes one gzip file. Nothing of
+//! a block reaches the bytes of another, so they can be made in any order.
 
 use std::io::{self, Write};
 
-use crc32fast::Hasher as Crc;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use zlib_rs::{Deflate, DeflateFlush, Status};
+use libdeflater::{CompressionLvl, Compressor};
 
 use super::blocks::Block;
-use super::pack::BLOCK;
 
-/// The member's head: deflate, no flags, no time, no hint, and "unknown" as the system.
+/// The head of a member: deflate, no flags, no time, no hint, and "unknown" as the system.
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// An empty last block, which ends the deflate stream.
-const LAST: [u8; 2] = [3, 0];
-
-const LEVEL: i32 = 6;
+/// libdeflate's fastest level: three times as fast as zlib's 6, for two hundredths more bytes of a
+/// tree of shared libraries.
+const LEVEL: i32 = 1;
 
 /// A block to compress and where the result is waited for.
 pub(super) struct Job {
     block: Block,
-    done: Sender<Part>,
-}
-
-/// A compressed block.
-pub(super) struct Part {
-    bytes: io::Result<Vec<u8>>,
-    crc: Crc,
-    length: u64,
+    done: Sender<io::Result<Vec<u8>>>,
 }
 
 impl Job {
-    pub(super) fn of(block: Block) -> (Job, Receiver<Part>) {
+    pub(super) fn of(block: Block) -> (Job, Receiver<io::Result<Vec<u8>>>) {
         let (done, result) = bounded(1);
         (Job { block, done }, result)
     }
@@ -41,43 +31,49 @@ impl Job {
 
 /// Compresses blocks until there are no more.
 pub(super) fn work(jobs: &Receiver<Job>) {
+    // Each call begins with empty tables, so that one compressor may serve many blocks.
+    let mut compressor = CompressionLvl::new(LEVEL).ok().map(Compressor::new);
     for job in jobs {
-        let mut crc = Crc::new();
-        crc.update(&job.block);
-        let part = Part { bytes: deflate(&job.block), crc, length: job.block.len() as u64 };
+        let member = match &mut compressor {
+            Some(compressor) => member(compressor, &job.block),
+            None => Err(io::Error::other("the compressor has no such level")),
+        };
         // Nobody waits for it any more when the blob could not be written.
-        job.done.send(part).ok();
+        job.done.send(member).ok();
     }
 }
 
-/// Compresses one block with a fresh stream. A stream that is reset gives the same bytes today, but
-/// with a dictionary it does not, and a fresh one costs next to nothing.
-fn deflate(block: &[u8]) -> io::Result<Vec<u8>> {
-    // The flush adds an empty stored block of five bytes.
-    let mut out = vec![0; zlib_rs::compress_bound(BLOCK) + 64];
-    let mut stream = Deflate::new(LEVEL, false, 15);
-    let status = stream.compress(block, &mut out, DeflateFlush::SyncFlush);
-    let length = usize::try_from(stream.total_out()).unwrap_or(usize::MAX);
-    if status != Ok(Status::Ok) || stream.total_in() != block.len() as u64 || length >= out.len() {
-        return Err(io::Error::other("the compressor did not take a whole block"));
-    }
-    out.truncate(length);
+/// Returns a block as a whole member.
+fn member(compressor: &mut Compressor, block: &[u8]) -> io::Result<Vec<u8>> {
+    let bound = compressor.deflate_compress_bound(block.len());
+    let mut out = vec![0; HEAD.len() + bound + 8];
+    out[..HEAD.len()].copy_from_slice(&HEAD);
+    let body = compressor
+        .deflate_compress(block, &mut out[HEAD.len()..])
+        .map_err(|_| io::Error::other("the compressor did not take a whole block"))?;
+    out.truncate(HEAD.len() + body);
+    out.extend_from_slice(&crc32fast::hash(block).to_le_bytes());
+    // The length modulo 2^32, as the format says; a block's fits.
+    out.extend_from_slice(&u32::try_from(block.len()).unwrap_or(u32::MAX).to_le_bytes());
     Ok(out)
 }
 
-/// Writes the member from its parts, in their order.
-pub(super) fn join(parts: Receiver<Receiver<Part>>, out: &mut dyn Write) -> io::Result<()> {
-    out.write_all(&HEAD)?;
-    let mut crc = Crc::new();
-    let mut length = 0_u64;
-    for waited in parts {
-        let part = waited.recv().map_err(super::blocks::stopped)?;
-        out.write_all(&part.bytes?)?;
-        crc.combine(&part.crc);
-        length = length.wrapping_add(part.length);
+/// Writes the members in their order.
+pub(super) fn join(
+    members: Receiver<Receiver<io::Result<Vec<u8>>>>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut empty = true;
+    for waited in members {
+        out.write_all(&waited.recv().map_err(super::blocks::stopped)??)?;
+        empty = false;
     }
-    out.write_all(&LAST)?;
-    out.write_all(&crc.finalize().to_le_bytes())?;
-    // The length modulo 2^32, as the format says.
-    out.write_all(&length.to_le_bytes()[..4])
+    if empty {
+        // A file of no members is none at all.
+        let mut compressor = CompressionLvl::new(LEVEL)
+            .map(Compressor::new)
+            .map_err(|_| io::Error::other("the compressor has no such level"))?;
+        out.write_all(&member(&mut compressor, &[])?)?;
+    }
+    Ok(())
 }

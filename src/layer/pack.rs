@@ -322,7 +322,7 @@ mod tests {
         for length in [0, 1, 1 << 20, tar.len()] {
             let (_, gzip) = packed(&tar[..length], Profile::Gzip1, 2, Some(5000));
             let mut back = Vec::new();
-            flate2::read::GzDecoder::new(gzip.as_slice()).read_to_end(&mut back).unwrap();
+            flate2::read::MultiGzDecoder::new(gzip.as_slice()).read_to_end(&mut back).unwrap();
             assert!(back == tar[..length]);
             let (_, zstd) = packed(&tar[..length], Profile::Zstd1, 2, Some(5000));
             assert!(zstd::decode_all(zstd.as_slice()).unwrap() == tar[..length]);

@@ -9,7 +9,7 @@ use crate::oci::media_type;
 /// A compression profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Profile {
-    /// zlib-rs 0.6.8, level 6, independent blocks of 1 MiB in one gzip member.
+    /// libdeflate as of libdeflater 1.26.1, level 1, a gzip member for each block of 1 MiB.
     Gzip1,
     /// libzstd 1.5.7, level 3, multithreaded form.
     Zstd1,
