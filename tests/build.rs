@@ -36,6 +36,39 @@ fn builds_pushes_and_pulls_into_another_store_with_one_digest() {
 }
 
 #[test]
+fn layers_go_up_while_they_are_made_and_the_tag_only_at_the_end() {
+    let registry = Registry::plain();
+    let project = Project::with_tiny_base(Who::Root);
+    project
+        .script("first", "head -c 9000000 /dev/urandom > /first")
+        .script("second", "head -c 3000000 /dev/urandom > /second")
+        .script("broken", "exit 3");
+    let define = |name: &str, layers: &[&str]| {
+        let image = registry.image(name);
+        project.write(
+            &format!("manifests/{name}.toml"),
+            format!("image = \"{image}\"\nbase = \"localhost/tiny:1\"\nplatforms = [\"linux/amd64\"]\nlayers = {layers:?}\n"),
+        );
+    };
+    define("whole", &["first", "second"]);
+    let ran = project.run(&["build", "whole", "--push", "--json"]);
+    let events = ran.stderr();
+    for layer in ["first", "second"] {
+        let sent = events
+            .lines()
+            .filter(|line| line.contains(&format!("send {layer}")) && line.contains("\"done\""));
+        assert_eq!(sent.count(), 1, "{events}");
+    }
+    let built = ran.json()[0]["digest"].as_str().unwrap().to_owned();
+    assert_eq!(image::check(&registry.host(), "whole", "latest").0, built);
+
+    define("half", &["first", "broken"]);
+    project.run(&["build", "half", "--push", "--no-cache"]).fails(1);
+    let found = project.run(&["show", "--remote", &registry.image("half")]);
+    found.fails(1);
+}
+
+#[test]
 fn layers_hold_what_the_steps_made_and_nothing_else() {
     let registry = Registry::plain();
     let project = small();

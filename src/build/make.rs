@@ -13,7 +13,7 @@ use crate::plan::{Layer, Plan};
 use crate::recipe::Action;
 use crate::report::{Report, Task, Unit};
 use crate::rootfs::{self, Ledger, Lower};
-use crate::store::{Run, Store};
+use crate::store::{Growing, Run, Store};
 
 use super::environment;
 use super::step::{self, Stage};
@@ -203,6 +203,7 @@ impl<'a> Maker<'a> {
             threads: self.options.threads,
             expected: None,
             report,
+            begun: self.options.begun,
         };
         Ok(Some(if last { pack.now(home)? } else { pack.measure(home)? }))
     }
@@ -263,6 +264,7 @@ pub(super) struct Pack<'a> {
     /// What the first pass gave.
     expected: Option<Digest>,
     report: &'a dyn Report,
+    begun: &'a (dyn Fn(&str, Growing) + Sync),
 }
 
 impl<'a> Pack<'a> {
@@ -301,6 +303,7 @@ impl<'a> Pack<'a> {
     fn compress(&self) -> Result<(Digest, Descriptor), Error> {
         let task = Task::start(self.report, format!("compress {}", self.layer), None, Unit::Bytes);
         let mut writer = self.store.raw_writer()?;
+        (self.begun)(&self.layer, writer.share()?);
         let packed = layer::pack(
             self.profile,
             self.threads,

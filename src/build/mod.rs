@@ -29,7 +29,7 @@ use crate::oci::{
 use crate::plan::{self, Ownership, Plan};
 use crate::report::Report;
 use crate::sandbox::Mode;
-use crate::store::{CachedLayer, Store};
+use crate::store::{CachedLayer, Growing, Store};
 use crate::transfer::Source;
 
 pub use error::{Error, LastLines, PlaceOrFetch};
@@ -78,6 +78,8 @@ pub struct Options<'a> {
     pub refresh: &'a BTreeSet<String>,
     /// Where the base's blobs are that the store lacks.
     pub elsewhere: &'a dyn Source,
+    /// Told of each blob that is begun, to send it on while it is made.
+    pub begun: &'a (dyn Fn(&str, Growing) + Sync),
     /// What the steps get of the machine.
     pub host: &'a Host<'a>,
 }

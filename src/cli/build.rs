@@ -59,6 +59,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         always_pull: matches!(args.pull, Pull::Always),
         no_cache: args.no_cache,
         refresh: args.refresh.clone(),
+        send: args.push,
         access: args.credentials.access(context)?,
     };
     if args.dry_run {

@@ -81,7 +81,9 @@ impl Engine {
                 self.wait(config.answer_timeout, self.client.execute(outgoing))
             }
             Payload::Stream { size, open } => {
-                headers.insert(CONTENT_LENGTH, HeaderValue::from(*size));
+                if let Some(size) = size {
+                    headers.insert(CONTENT_LENGTH, HeaderValue::from(*size));
+                }
                 let body = open().map_err(|source| Error::Body { url: redact(url), source })?;
                 self.upload(config, outgoing, body, *size)?
             }
@@ -102,18 +104,21 @@ impl Engine {
         config: &Config,
         mut outgoing: reqwest::Request,
         mut body: Box<dyn Read + Send + '_>,
-        size: u64,
+        size: Option<u64>,
     ) -> Result<Option<reqwest::Result<reqwest::Response>>, Error> {
         let url = outgoing.url().clone();
         let (pieces, received) = mpsc::channel(2);
         *outgoing.body_mut() = Some(Body::wrap_stream(Pieces(received)));
         let mut answer = Answer(self.handle.spawn(self.client.execute(outgoing)));
-        let mut left = size;
+        let mut left = size.unwrap_or(u64::MAX);
         while left > 0 {
-            let piece = match read_piece(&mut *body, left) {
+            let piece = match read_piece(&mut *body, left, size.is_some()) {
                 Ok(piece) => piece,
                 Err(source) => return Err(Error::Body { url: redact(&url), source }),
             };
+            if piece.is_empty() {
+                break;
+            }
             left -= piece.len() as u64;
             let sent = self.wait(config.idle_timeout, race(&mut answer, pieces.send(Ok(piece))));
             match sent {
@@ -141,13 +146,14 @@ impl Drop for Engine {
     }
 }
 
-/// Reads the next piece, of which there is at least one byte.
-fn read_piece(body: &mut dyn Read, left: u64) -> io::Result<Bytes> {
+/// Reads the next piece: at least one byte where it is known that more must come.
+fn read_piece(body: &mut dyn Read, left: u64, known: bool) -> io::Result<Bytes> {
     let most = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
     let mut piece = vec![0; most];
     let mut filled = 0;
     while filled < most {
         match body.read(&mut piece[filled..]) {
+            Ok(0) if !known => break,
             Ok(0) => {
                 let short = format!("{left} bytes are missing at the end");
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, short));
@@ -157,6 +163,7 @@ fn read_piece(body: &mut dyn Read, left: u64) -> io::Result<Bytes> {
             Err(error) => return Err(error),
         }
     }
+    piece.truncate(filled);
     Ok(Bytes::from(piece))
 }
 

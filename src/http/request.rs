@@ -16,10 +16,10 @@ pub enum Payload<'a> {
     Empty,
     /// Bytes at hand.
     Bytes(&'a [u8]),
-    /// Bytes that are read while they are sent, and that have exactly this length.
+    /// Bytes that are read while they are sent.
     Stream {
-        /// How many there are.
-        size: u64,
+        /// How many there are; `None` where their end alone tells.
+        size: Option<u64>,
         /// Opens them.
         open: &'a Open<'a>,
     },
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Payload<'_> {
         match self {
             Payload::Empty => f.write_str("Empty"),
             Payload::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
-            Payload::Stream { size, .. } => write!(f, "Stream({size})"),
+            Payload::Stream { size, .. } => write!(f, "Stream({size:?})"),
         }
     }
 }

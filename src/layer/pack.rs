@@ -298,7 +298,7 @@ mod tests {
         for (profile, golden) in [
             (
                 Profile::Gzip1,
-                "sha256:17d4466c5f2798827b211102cf554970647db1ad400b18dd9fa07f8fbe468060",
+                "sha256:e9e14b9a8b0395b9b4ae481a430b2827b700310b3e4d9547323881580d63db60",
             ),
             (
                 Profile::Zstd1,

@@ -9,7 +9,8 @@ use crate::oci::media_type;
 /// A compression profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Profile {
-    /// libdeflate as of libdeflater 1.26.1, level 1, a gzip member for each block of 1 MiB.
+    /// libdeflate 1.26.1, level 1, each block of 1 MiB a gzip member; a block whose samples do not
+    /// shrink is stored.
     Gzip1,
     /// libzstd 1.5.7, level 3, multithreaded form.
     Zstd1,

@@ -12,7 +12,9 @@ use crate::http;
 use crate::layer::{Profile, normalise};
 use crate::oci::{Descriptor, Digest, Document, Index, Platform, Reference};
 use crate::plan::{self, Inputs, Ownership, Plan, Rules, Sources};
-use crate::store::Store;
+use crate::registry::Repository;
+use crate::report::{Report, Task, Unit};
+use crate::store::{Growing, Store};
 
 use super::access::Origins;
 use super::base::Found;
@@ -33,6 +35,9 @@ pub struct BuildOptions {
     pub no_cache: bool,
     /// Layers to make anew.
     pub refresh: Vec<String>,
+    /// Send layers to the image's destinations while they are made. The tags, and all else, are
+    /// [`super::push()`]'s.
+    pub send: bool,
     /// How to reach registries.
     pub access: Access,
 }
@@ -319,24 +324,41 @@ pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
     let client =
         http::Client::new(http::Config::from_env(context.env).reporting_to(context.report.clone()));
     let host = Host::new(context.env, client, context.report.as_ref());
+    let repositories: Vec<Repository> = if options.send {
+        definition.destinations().iter().map(|name| registries.open(name)).collect()
+    } else {
+        Vec::new()
+    };
+    let report = context.report.as_ref();
     let mut built = Vec::new();
     for (plan, base) in &platforms {
         for warning in &plan.warnings {
             context.report.warning(warning);
         }
         let origins = Origins::new(&store, &registries, &base.manifest.layers)?;
-        let how = build::Options {
-            mode: context.mode()?,
-            profile: profile(definition),
-            threads: context.threads,
-            scratch: context.scratch,
-            memory: context.memory,
-            no_cache: options.no_cache,
-            refresh: &refresh,
-            elsewhere: &origins,
-            host: &host,
-        };
-        built.push(build::build(plan, base, &store, &how)?);
+        let mode = context.mode()?;
+        // Whoever sends a blob ends with it, whole or given up.
+        built.push(std::thread::scope(|scope| {
+            let begun = |layer: &str, blob: Growing| {
+                for repository in &repositories {
+                    let (layer, blob) = (layer.to_owned(), blob.clone());
+                    scope.spawn(move || send(&layer, &blob, repository, report));
+                }
+            };
+            let how = build::Options {
+                mode,
+                begun: &begun,
+                profile: profile(definition),
+                threads: context.threads,
+                scratch: context.scratch,
+                memory: context.memory,
+                no_cache: options.no_cache,
+                refresh: &refresh,
+                elsewhere: &origins,
+                host: &host,
+            };
+            build::build(plan, base, &store, &how)
+        })?);
     }
     let manifests: Vec<Descriptor> = built.iter().map(|one| one.manifest.clone()).collect();
     let (digest, complete) = name_image(definition, &manifests, &store)?;
@@ -345,8 +367,22 @@ pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
         image: definition.image.clone(),
         digest,
         complete,
-        platforms: built.iter().map(report).collect(),
+        platforms: built.iter().map(platform_report).collect(),
     })
+}
+
+/// Sends a layer's blob while it is made. A failure is no more than a delay: the push that follows
+/// sends what is missing.
+fn send(layer: &str, blob: &Growing, repository: &Repository, report: &dyn Report) {
+    let task = Task::start(report, format!("send {layer}"), None, Unit::Bytes);
+    match repository.put_growing(blob.open(), || blob.digest(), &task) {
+        Ok(Some(_)) => task.finish("done"),
+        Ok(None) => {}
+        Err(error) => report.detail(&format!(
+            "{layer} could not be sent to {} while it was made: {error}",
+            repository.name()
+        )),
+    }
 }
 
 fn check_refresh(refresh: &BTreeSet<String>, sources: &Sources) -> Result<(), Error> {
@@ -363,7 +399,7 @@ fn check_refresh(refresh: &BTreeSet<String>, sources: &Sources) -> Result<(), Er
     Ok(())
 }
 
-fn report(built: &Built) -> PlatformReport {
+fn platform_report(built: &Built) -> PlatformReport {
     PlatformReport {
         platform: built.manifest.platform.clone().unwrap_or_else(Platform::host),
         manifest: built.manifest.digest,

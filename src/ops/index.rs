@@ -26,6 +26,7 @@ pub struct IndexOptions {
 pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildReport, Error> {
     let store = context.open()?;
     let build = BuildOptions {
+        send: false,
         names: Vec::new(),
         folder: options.folder.clone(),
         platforms: Vec::new(),

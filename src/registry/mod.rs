@@ -19,6 +19,7 @@ mod pull;
 mod push;
 mod reader;
 mod repository;
+mod tail;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -220,7 +220,7 @@ impl Repository {
     }
 
     /// Opens an upload and returns where its bytes go.
-    fn begin(&self) -> Result<Url, Error> {
+    pub(super) fn begin(&self) -> Result<Url, Error> {
         let url = self.url("blobs/uploads/")?;
         let mut answer = self.send(&Method::POST, &url, &self.scopes(For::Push), Ok)?;
         if answer.status() != StatusCode::ACCEPTED {
@@ -231,7 +231,7 @@ impl Repository {
 
     /// Returns the place that an answer names: relative to the request in some registries, absolute
     /// in others, and without TLS behind a proxy that ends it and does not say so.
-    fn location(&self, answer: &Response) -> Result<Url, Error> {
+    pub(super) fn location(&self, answer: &Response) -> Result<Url, Error> {
         let refuse = || Error::Location { repository: self.name() };
         let text = answer.header(header::LOCATION).ok_or_else(refuse)?;
         resolve(answer.url(), text).ok_or_else(refuse)
@@ -261,7 +261,7 @@ impl Repository {
         };
         let mut request = Request::new(Method::PUT, url)
             .once()
-            .payload(Payload::Stream { size: descriptor.size, open: &open })
+            .payload(Payload::Stream { size: Some(descriptor.size), open: &open })
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .map_err(final_error)?;
         if let Some(value) = &authorization {
@@ -296,13 +296,13 @@ impl Repository {
 
     /// Gives up an upload, so that the registry need not keep what it has of it. It may not let us,
     /// or be gone; it will find out by itself.
-    fn cancel(&self, location: &Url) {
+    pub(super) fn cancel(&self, location: &Url) {
         let once = |request: Request<'static>| Ok(request.once());
         self.send(&Method::DELETE, location, &self.scopes(For::Push), once).ok();
     }
 
     /// Compares the name under which the registry took something, where it says one.
-    fn check_name(&self, expected: Digest, answer: &Response) -> Result<(), Error> {
+    pub(super) fn check_name(&self, expected: Digest, answer: &Response) -> Result<(), Error> {
         match answer.header(CONTENT_DIGEST) {
             Some(actual) if actual.starts_with("sha256:") && actual != expected.to_string() => {
                 Err(Error::Misnamed {
@@ -331,9 +331,9 @@ fn resolve(asked: &Url, location: &str) -> Option<Url> {
 }
 
 /// Tells a task of the bytes that pass.
-struct Counted<'a, R> {
-    inner: R,
-    task: &'a Task<'a>,
+pub(super) struct Counted<'a, R> {
+    pub(super) inner: R,
+    pub(super) task: &'a Task<'a>,
 }
 
 impl<R: Read> Read for Counted<'_, R> {

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::named;
+use super::growing::{Grower, Growing};
 use super::{Error, Run, Store, blob_name};
 use crate::disk::{self, At};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Hasher};
@@ -102,7 +103,7 @@ impl Store {
         let mode = Mode::from_raw_mode(0o644);
         let nameless = *self.inner.nameless.get_or_init(|| Path::new("/proc/self/fd").exists());
         if nameless {
-            let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
             match rustix::fs::open(&dir, flags, mode) {
                 Ok(file) => return Ok(Stage::Nameless(file.into())),
                 // NFS, and what stacks over it, has no such files.
@@ -117,7 +118,8 @@ impl Store {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let run = self.scratch()?;
         let path = run.path().join(format!("blob-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        let file = File::options().write(true).create_new(true).open(&path).at("create", &path)?;
+        let file = File::options().read(true).write(true).create_new(true).open(&path);
+        let file = file.at("create", &path)?;
         Ok(Stage::Named { file, path, _run: run })
     }
 }
@@ -211,6 +213,7 @@ pub struct BlobWriter {
     hasher: Option<Hasher>,
     written: u64,
     buffer: Vec<u8>,
+    grower: Option<Grower>,
 }
 
 impl std::fmt::Debug for BlobWriter {
@@ -222,12 +225,28 @@ impl std::fmt::Debug for BlobWriter {
 impl BlobWriter {
     fn new(store: &Store, hasher: Option<Hasher>) -> Result<BlobWriter, Error> {
         let stage = store.stage()?;
-        Ok(BlobWriter { store: store.clone(), stage, hasher, written: 0, buffer: Vec::new() })
+        Ok(BlobWriter {
+            store: store.clone(),
+            stage,
+            hasher,
+            written: 0,
+            buffer: Vec::new(),
+            grower: None,
+        })
     }
 
     /// Returns how many bytes were written so far.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Lets others read the blob while it is written.
+    pub fn share(&mut self) -> Result<Growing, Error> {
+        let there = self.written - self.buffer.len() as u64;
+        let ends = Grower::new(self.stage.file(), there);
+        let (grower, growing) = ends.at("read", self.place())?;
+        self.grower = Some(grower);
+        Ok(growing)
     }
 
     /// Keeps the blob and returns its digest and size, which must be the expected ones if there
@@ -261,6 +280,9 @@ impl BlobWriter {
                 return Err(disk::Error::new("name a blob in", path, unhashed).into());
             }
         };
+        if let Some(grower) = &self.grower {
+            grower.whole(digest);
+        }
         Ok(Staged { store: self.store, stage: self.stage, digest, size: self.written })
     }
 
@@ -268,6 +290,13 @@ impl BlobWriter {
         self.stage.file().write_all(&self.buffer)?;
         self.buffer.clear();
         Ok(())
+    }
+
+    /// Tells the readers what they can read.
+    fn tell(&self) {
+        if let Some(grower) = &self.grower {
+            grower.grown(self.written - self.buffer.len() as u64);
+        }
     }
 
     fn place(&self) -> PathBuf {
@@ -298,11 +327,14 @@ impl Write for BlobWriter {
         };
         write(self).map_err(|error| named("write to", &self.place(), error))?;
         self.written += bytes.len() as u64;
+        self.tell();
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.drain().map_err(|error| named("write to", &self.place(), error))
+        self.drain().map_err(|error| named("write to", &self.place(), error))?;
+        self.tell();
+        Ok(())
     }
 }
 

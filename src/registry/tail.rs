@@ -1,0 +1,81 @@
+//! The upload of a blob that is still being written: its bytes go out in one PATCH as they come, and
+//! the digest that names them follows in a PUT (distribution spec, "pushing a blob in chunks", with
+//! one chunk of unknown length, as docker has always pushed).
+
+use std::io::{self, Read};
+
+use crate::http::{Method, Payload, Request, StatusCode, Url, header, same_origin};
+use crate::oci::Digest;
+use crate::report::Task;
+
+use super::Error;
+use super::push::Counted;
+use super::repository::{For, Repository};
+
+impl Repository {
+    /// Sends `body` to its end, then names it with what `digest` returns; `None` means that there is
+    /// no blob after all. It is tried once: whoever has the whole blob by then sends that instead.
+    /// After an error the registry has nothing under the digest.
+    pub fn put_growing(
+        &self,
+        body: impl Read + Send,
+        digest: impl FnOnce() -> Option<Digest>,
+        task: &Task<'_>,
+    ) -> Result<Option<Digest>, Error> {
+        let location = self.begin()?;
+        let result = self.send_growing(&location, body, digest, task);
+        if !matches!(result, Ok(Some(_))) {
+            self.cancel(&location);
+        }
+        result
+    }
+
+    fn send_growing(
+        &self,
+        location: &Url,
+        body: impl Read + Send,
+        digest: impl FnOnce() -> Option<Digest>,
+        task: &Task<'_>,
+    ) -> Result<Option<Digest>, Error> {
+        let body = std::sync::Mutex::new(Some(body));
+        let open = || -> io::Result<Box<dyn Read + Send + '_>> {
+            let taken = body.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let inner = taken.ok_or(io::ErrorKind::Unsupported)?;
+            Ok(Box::new(Counted { inner, task }))
+        };
+        let request = Request::new(Method::PATCH, location.clone())
+            .once()
+            .payload(Payload::Stream { size: None, open: &open })
+            .header(header::CONTENT_TYPE, "application/octet-stream")?;
+        let mut answer = self.client().send(&self.authorized(request, location)?)?;
+        if !answer.status().is_success() {
+            return Err(self.refused("take a blob in pieces", &mut answer));
+        }
+        let mut url = self.location(&answer)?;
+        // The connection can carry the next request once this answer is read.
+        crate::http::Response::bytes(&mut answer, 0).ok();
+        let Some(digest) = digest() else { return Ok(None) };
+        url.query_pairs_mut().append_pair("digest", &digest.to_string());
+        let request = Request::new(Method::PUT, url.clone()).once();
+        let mut answer = self.client().send(&self.authorized(request, &url)?)?;
+        if !matches!(answer.status(), StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK)
+        {
+            return Err(self.refused(&format!("take the blob {digest}"), &mut answer));
+        }
+        self.check_name(digest, &answer)?;
+        Ok(Some(digest))
+    }
+
+    /// Adds the registry's credentials where the request goes to the registry itself.
+    fn authorized<'r>(&self, request: Request<'r>, url: &Url) -> Result<Request<'r>, Error> {
+        let base = self.host.base()?;
+        if !same_origin(&base, url) {
+            return Ok(request);
+        }
+        // The token has to outlive the body.
+        match self.auth.header(&base, &self.scopes(For::Push), true)? {
+            Some(value) => Ok(request.header(header::AUTHORIZATION, &value)?),
+            None => Ok(request),
+        }
+    }
+}
