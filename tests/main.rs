@@ -46,6 +46,9 @@ mod parity;
 // Interrupted, killed and starved builds.
 mod crash;
 
+// Ways out of a step, each tried and seen to fail.
+mod escape;
+
 // Looking around: in the build's namespace, in an image, where a step failed.
 mod shell;
 

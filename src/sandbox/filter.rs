@@ -16,6 +16,8 @@ enum Answer {
     Refused,
     /// The kernel has no such call.
     Absent,
+    /// The kernel knows no such family of sockets.
+    NoFamily,
 }
 
 /// A call by its number on x86-64, on i386 and on aarch64; -1 where there is none.
@@ -39,11 +41,30 @@ const CALLS: &[Row] = &[
     (Answer::Absent, 250, 288, 219),  // keyctl
     (Answer::Refused, 323, 374, 282), // userfaultfd
     (Answer::Refused, 304, 342, 265), // open_by_handle_at: opens what no path leads to
+    (Answer::Absent, 435, 435, 435),  // clone3: its flags lie in memory; all fall back to clone
 ];
 
-/// `ioctl` on the three, and the requests that type into a terminal.
-const IOCTL: (i32, i32, i32) = (16, 54, 29);
-const TYPING: [u32; 2] = [0x5412, 0x541c];
+/// What an argument is looked at for.
+#[derive(Clone, Copy, Debug)]
+enum Test {
+    Is(u32),
+    Has(u32),
+}
+
+/// A call that is answered for one argument only: its row, which argument, and what is looked for.
+type Guard = (Row, u32, Test);
+
+const GUARDS: &[Guard] = &[
+    // ioctl: TIOCSTI and TIOCLINUX type into a terminal.
+    ((Answer::Refused, 16, 54, 29), 1, Test::Is(0x5412)),
+    ((Answer::Refused, 16, 54, 29), 1, Test::Is(0x541c)),
+    // unshare and clone: a cgroup namespace of its own lets a step mount the builder's cgroups.
+    ((Answer::Refused, 272, 310, 97), 0, Test::Has(0x0200_0000)),
+    ((Answer::Refused, 56, 120, 220), 0, Test::Has(0x0200_0000)),
+    // socket: AF_VSOCK reaches the hypervisor past any network namespace. The old `socketcall` of
+    // i386 has its arguments in memory and is let through.
+    ((Answer::NoFamily, 41, 359, 198), 0, Test::Is(40)),
+];
 
 const X86_64: u32 = 0xc000_003e;
 const I386: u32 = 0x4000_0003;
@@ -54,7 +75,8 @@ const X32: u32 = 0x4000_0000;
 // Where the kernel puts what is asked about: `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
-const SECOND_ARGUMENT: u32 = if cfg!(target_endian = "little") { 24 } else { 28 };
+/// The lower half of the first argument; the others follow in steps of eight.
+const ARGUMENT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
 
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
@@ -64,6 +86,7 @@ fn answer(answer: Answer) -> u32 {
         Answer::Done => ERRNO,
         Answer::Refused => ERRNO | libc::EPERM.cast_unsigned(),
         Answer::Absent => ERRNO | libc::ENOSYS.cast_unsigned(),
+        Answer::NoFamily => ERRNO | libc::EAFNOSUPPORT.cast_unsigned(),
     }
 }
 
@@ -89,8 +112,13 @@ const fn at_least(k: u32) -> sock_filter {
     sock_filter { code: 0x35, jt: 0, jf: 1, k }
 }
 
+/// Goes on with the next instruction when the loaded value has a bit of `k`, or else skips one.
+const fn has(k: u32) -> sock_filter {
+    sock_filter { code: 0x45, jt: 0, jf: 1, k }
+}
+
 /// Appends the rules of one architecture.
-fn rules(filter: &mut Vec<sock_filter>, architecture: u32, column: fn(&Row) -> i32, ioctl: i32) {
+fn rules(filter: &mut Vec<sock_filter>, architecture: u32, column: fn(&Row) -> i32) {
     let mut body = vec![load(NUMBER)];
     if architecture == X86_64 {
         body.extend([at_least(X32), give(answer(Answer::Absent))]);
@@ -100,10 +128,15 @@ fn rules(filter: &mut Vec<sock_filter>, architecture: u32, column: fn(&Row) -> i
             body.extend([when(number, 1), give(answer(row.0))]);
         }
     }
-    body.push(when(ioctl.cast_unsigned(), 5));
-    body.push(load(SECOND_ARGUMENT));
-    for request in TYPING {
-        body.extend([when(request, 1), give(answer(Answer::Refused))]);
+    for (row, argument, test) in GUARDS {
+        if let Ok(number) = u32::try_from(column(row)) {
+            body.extend([when(number, 4), load(ARGUMENT + 8 * argument)]);
+            body.push(match *test {
+                Test::Is(value) => when(value, 1),
+                Test::Has(bits) => has(bits),
+            });
+            body.extend([give(answer(row.0)), load(NUMBER)]);
+        }
     }
     body.push(give(ALLOW));
     filter.push(load(ARCHITECTURE));
@@ -117,10 +150,10 @@ fn rules(filter: &mut Vec<sock_filter>, architecture: u32, column: fn(&Row) -> i
 pub(super) fn program() -> Vec<sock_filter> {
     let mut filter = Vec::new();
     if cfg!(target_arch = "aarch64") {
-        rules(&mut filter, AARCH64, |row| row.3, IOCTL.2);
+        rules(&mut filter, AARCH64, |row| row.3);
     } else {
-        rules(&mut filter, X86_64, |row| row.1, IOCTL.0);
-        rules(&mut filter, I386, |row| row.2, IOCTL.1);
+        rules(&mut filter, X86_64, |row| row.1);
+        rules(&mut filter, I386, |row| row.2);
     }
     filter.push(give(answer(Answer::Absent)));
     filter
@@ -130,12 +163,13 @@ pub(super) fn program() -> Vec<sock_filter> {
 mod tests {
     use super::*;
 
-    /// Runs a filter as the kernel would.
-    fn verdict(filter: &[sock_filter], architecture: u32, number: u32, second: u64) -> u32 {
+    /// Runs a filter as the kernel would; both arguments are the same.
+    fn verdict(filter: &[sock_filter], architecture: u32, number: u32, argument: u64) -> u32 {
         let mut data = [0; 64];
         data[..4].copy_from_slice(&number.to_ne_bytes());
         data[4..8].copy_from_slice(&architecture.to_ne_bytes());
-        data[24..32].copy_from_slice(&second.to_ne_bytes());
+        data[16..24].copy_from_slice(&argument.to_ne_bytes());
+        data[24..32].copy_from_slice(&argument.to_ne_bytes());
         let (mut at, mut value) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = filter[at];
@@ -148,6 +182,7 @@ mod tests {
                 }
                 0x15 => at += jump(value == k),
                 0x35 => at += jump(value >= k),
+                0x45 => at += jump(value & k != 0),
                 0x06 => return k,
                 other => panic!("instruction {other:#x}"),
             }
@@ -157,15 +192,22 @@ mod tests {
     #[test]
     fn the_answers_for_each_architecture() {
         let mut filter = Vec::new();
-        rules(&mut filter, X86_64, |row| row.1, IOCTL.0);
-        rules(&mut filter, I386, |row| row.2, IOCTL.1);
-        rules(&mut filter, AARCH64, |row| row.3, IOCTL.2);
+        rules(&mut filter, X86_64, |row| row.1);
+        rules(&mut filter, I386, |row| row.2);
+        rules(&mut filter, AARCH64, |row| row.3);
         filter.push(give(answer(Answer::Absent)));
         let eperm = answer(Answer::Refused);
         let enosys = answer(Answer::Absent);
-        for (architecture, fsync, bpf, ioctl, read) in
-            [(X86_64, 74, 321, 16, 0), (I386, 118, 357, 54, 3), (AARCH64, 82, 280, 29, 63)]
-        {
+        for (architecture, fsync, bpf, ioctl, read, clone, socket) in [
+            (X86_64, 74, 321, 16, 0, 56, 41),
+            (I386, 118, 357, 54, 3, 120, 359),
+            (AARCH64, 82, 280, 29, 63, 220, 198),
+        ] {
+            // As fork calls it, and with a namespace of cgroups.
+            assert_eq!(verdict(&filter, architecture, clone, 0x0120_0011), ALLOW);
+            assert_eq!(verdict(&filter, architecture, clone, 0x0200_0011), eperm);
+            assert_eq!(verdict(&filter, architecture, socket, 2), ALLOW);
+            assert_eq!(verdict(&filter, architecture, socket, 40), answer(Answer::NoFamily));
             assert_eq!(verdict(&filter, architecture, fsync, 0), ERRNO);
             assert_eq!(verdict(&filter, architecture, bpf, 0), eperm);
             assert_eq!(verdict(&filter, architecture, 425, 0), enosys);
@@ -200,9 +242,13 @@ mod tests {
             libc::SYS_keyctl,
             libc::SYS_userfaultfd,
             libc::SYS_open_by_handle_at,
+            libc::SYS_clone3,
         ];
         let table: Vec<i64> = CALLS.iter().map(|row| i64::from(row.1)).collect();
         assert_eq!(table, native);
-        assert_eq!(libc::SYS_ioctl, i64::from(IOCTL.0));
+        let (ioctl, unshare) = (libc::SYS_ioctl, libc::SYS_unshare);
+        let guarded = [ioctl, ioctl, unshare, libc::SYS_clone, libc::SYS_socket];
+        let table: Vec<i64> = GUARDS.iter().map(|guard| i64::from(guard.0.1)).collect();
+        assert_eq!(table, guarded);
     }
 }

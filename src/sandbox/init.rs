@@ -53,19 +53,17 @@ fn run(spec: &Spec, helper: &UnixStream) -> Result<Outcome, Failure> {
     mounts::make_tree(spec)?;
     let user = resolve(&spec.user)?;
 
-    let mut flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP;
-    let what = "make the step's user namespace";
-    sys::unshare(flags)
-        .or_else(|error| {
-            // Kernels without cgroups have no namespace for them.
-            flags -= UnshareFlags::NEWCGROUP;
-            if error.raw_os_error() == Some(libc::EINVAL) {
-                sys::unshare(flags)
-            } else {
-                Err(error)
-            }
+    // It belongs to the build's user namespace, as the filter keeps a step from making another: the
+    // owner of one may mount its cgroups and end, freeze or starve the builder, which is in them.
+    // Kernels without cgroups have no namespace for them.
+    sys::unshare(UnshareFlags::NEWCGROUP)
+        .or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => Ok(()),
+            _ => Err(error),
         })
-        .map_err(Failure::setup(what))?;
+        .map_err(Failure::setup("make a namespace of cgroups"))?;
+    sys::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)
+        .map_err(Failure::setup("make the step's user namespace"))?;
     wire::say(helper, &Word::Unshared)
         .and_then(|()| wire::wait_for_answer(helper))
         .map_err(Failure::setup("have the step's ids mapped"))?;
