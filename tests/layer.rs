@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ocibuild::changes::{Change, Kind, from_upper};
-use ocibuild::layer::{Blob, Error, Limits, Packed, Profile, measure, pack, unpack, write_tar};
+use ocibuild::layer::{
+    Blob, Error, Limits, Owners, Packed, Profile, measure, pack, unpack, write_tar,
+};
 use ocibuild::oci::media_type::Compression;
-use ocibuild::rootfs::Ledger;
+use ocibuild::rootfs::{Ledger, Plain};
 
 use crate::support::cli::require_root;
 
@@ -37,7 +39,7 @@ fn changed(make: &str, change: &str, excluded: &[&str]) -> Vec<String> {
     shell(dir.path(), &format!("unshare -m bash -euc '{mount}; cd merged; . ../change'"));
     let excluded: Vec<PathBuf> = excluded.iter().map(PathBuf::from).collect();
     let (upper, lower) = (dir.path().join("upper"), dir.path().join("lower"));
-    from_upper(&upper, &lower, &excluded).unwrap().iter().map(shown).collect()
+    from_upper(&upper, &lower, &excluded, &Plain).unwrap().iter().map(shown).collect()
 }
 
 fn shown(change: &Change) -> String {
@@ -111,7 +113,7 @@ fn full_tree(dir: &Path) -> Vec<Change> {
         find . -mindepth 1 ! -name old ! -name new -exec touch -hd @1600000000 {} +
         "#,
     );
-    let mut changes = from_upper(dir, Path::new("/nowhere"), &[]).unwrap();
+    let mut changes = from_upper(dir, Path::new("/nowhere"), &[], &Plain).unwrap();
     changes.push(Change { path: b"usr/share/doc".to_vec(), kind: Kind::Removed });
     changes.push(Change { path: b"boot".to_vec(), kind: Kind::Removed });
     changes
@@ -164,15 +166,21 @@ fn a_tree_survives_the_way_to_a_blob_and_back() {
         };
         let dest = back.path().join(profile.name());
         fs::create_dir(&dest).unwrap();
-        let result =
-            unpack(&blob, &mut bytes.as_slice(), &dest, &Limits::of_blob(blob.size)).unwrap();
+        let result = unpack(
+            &blob,
+            &mut bytes.as_slice(),
+            &dest,
+            Owners::InTree,
+            &Limits::of_blob(blob.size),
+        )
+        .unwrap();
         assert_eq!(seen(&dest), seen(tree.path()));
         let hidden: Vec<String> =
             result.sidecar.whiteouts.iter().map(ToString::to_string).collect();
         assert_eq!(hidden, ["boot", "usr/share/doc"]);
         assert_eq!(result.sidecar.capabilities.len(), 2);
 
-        let mut again = from_upper(&dest, Path::new("/nowhere"), &[]).unwrap();
+        let mut again = from_upper(&dest, Path::new("/nowhere"), &[], &Plain).unwrap();
         again.extend(changes.iter().filter(|change| change.kind == Kind::Removed).cloned());
         let write = |out: &mut dyn Write| write_tar(&dest, &again, &Ledger::default(), out);
         assert_eq!(measure(write).unwrap(), (first.diff_id, first.uncompressed));
@@ -268,7 +276,8 @@ fn a_new_link_to_a_file_that_is_left_out_is_a_whole_file() {
         dir.path(),
         "mkdir lower upper; echo data >lower/a; touch -d @5 lower/a; cp -p lower/a upper/a; ln upper/a upper/b",
     );
-    let changes = from_upper(&dir.path().join("upper"), &dir.path().join("lower"), &[]).unwrap();
+    let changes =
+        from_upper(&dir.path().join("upper"), &dir.path().join("lower"), &[], &Plain).unwrap();
     assert_eq!(changes.iter().map(shown).collect::<Vec<_>>(), ["+b"]);
     let mut tar = Vec::new();
     write_tar(&dir.path().join("upper"), &changes, &Ledger::default(), &mut tar).unwrap();

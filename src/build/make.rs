@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::changes::{self, Change, Kind};
 use crate::disk::{self, At};
@@ -12,7 +13,8 @@ use crate::oci::{Descriptor, Digest, Platform};
 use crate::plan::{Layer, Plan};
 use crate::recipe::Action;
 use crate::report::{Report, Task, Unit};
-use crate::rootfs::{self, Ledger, Lower};
+use crate::rootfs::{self, Inherited, Ledger, Lower, Plain, Truth};
+use crate::sandbox::Mode;
 use crate::store::{Growing, Run, Store};
 
 use super::environment;
@@ -36,8 +38,8 @@ pub(super) struct Made<'a> {
 enum Parent {
     /// In the store.
     Stored(LayerId),
-    /// The upper folder of a layer that this build has made.
-    Fresh(PathBuf),
+    /// The upper folder of a layer that this build has made, and what it can't say itself.
+    Fresh(PathBuf, Arc<Ledger>),
 }
 
 /// Makes the layers of one platform, one on the other.
@@ -107,13 +109,13 @@ impl<'a> Maker<'a> {
             .iter()
             .filter_map(|parent| match parent {
                 Parent::Stored(id) => Some(id.clone()),
-                Parent::Fresh(_) => None,
+                Parent::Fresh(..) => None,
             })
             .collect();
         let trees = Trees::new(
             self.store,
             self.options.elsewhere,
-            self.options.mode.flavour(),
+            self.options.mode,
             self.options.host.report,
         );
         let mut unpacked = trees.unpack_all(&stored)?.into_iter();
@@ -122,7 +124,9 @@ impl<'a> Maker<'a> {
             .iter()
             .filter_map(|parent| match parent {
                 Parent::Stored(_) => unpacked.next(),
-                Parent::Fresh(upper) => Some(Lower { tree: upper.clone(), sidecar: None }),
+                Parent::Fresh(upper, ledger) => {
+                    Some(Lower { tree: upper.clone(), sidecar: None, ledger: Arc::clone(ledger) })
+                }
             })
             .collect())
     }
@@ -144,6 +148,14 @@ impl<'a> Maker<'a> {
         })
     }
 
+    /// Returns what knows the owners in a tree over these layers.
+    fn truth(&self, lowers: &[Lower]) -> Result<Box<dyn Truth>, Error> {
+        Ok(match self.options.mode {
+            Mode::Single => Box::new(Inherited::new(rootfs::records(lowers)?)),
+            Mode::Root | Mode::Range { .. } => Box::new(Plain),
+        })
+    }
+
     /// Runs the steps and finds what they changed; `None` when the memory was too small.
     fn attempt(
         &mut self,
@@ -159,13 +171,16 @@ impl<'a> Maker<'a> {
         let space = folder.join("tree");
         disk::make_dirs(&space)?;
         let tree = rootfs::mount(lowers, &space, &step::extras(self.options.host))?;
+        let truth = self.truth(lowers)?;
         let start = file_clock(&folder)?;
         let host = self.options.host;
+        let single = self.options.mode == Mode::Single;
         let workplace = &*self.workplace()?;
         let stage = Stage {
             layer,
             host,
             tree: &tree,
+            truth: single.then_some(&*truth),
             folder: &folder,
             log,
             is_full: &|| in_memory && workplace.is_nearly_full(),
@@ -181,23 +196,25 @@ impl<'a> Maker<'a> {
 
         let excluded = step::excluded();
         let without = layer.without_rules.iter().cloned().collect();
-        let raw = changes::from_upper(tree.upper(), tree.parent(), &excluded)?;
+        let raw = changes::from_upper(tree.upper(), tree.parent(), &excluded, &*truth)?;
         let applied = normalise::normalise(tree.merged(), &raw, &without, &times)?;
         for (rule, count) in applied {
             report.detail(&format!("{}: the rule `{rule}` touched {count} paths", layer.name));
         }
         // Both views are of one file system whose changed paths the rules have changed again.
-        let changes = changes::from_upper(tree.upper(), tree.parent(), &excluded)?;
+        let changes = changes::from_upper(tree.upper(), tree.parent(), &excluded, &*truth)?;
         let home = below_home(tree.upper(), &self.home, &changes)?;
+        let ledger = Arc::new(Ledger::collect(tree.upper(), &*truth)?);
         let upper = tree.unmount()?;
         if changes.is_empty() {
             return Ok(Some(Made { diff_id: None, home, pack: None }));
         }
-        self.parents.push(Parent::Fresh(upper.clone()));
+        self.parents.push(Parent::Fresh(upper.clone(), Arc::clone(&ledger)));
         let pack = Pack {
             layer: layer.name.clone(),
             upper,
             changes,
+            ledger,
             store: self.store,
             profile: self.options.profile,
             threads: self.options.threads,
@@ -258,6 +275,7 @@ pub(super) struct Pack<'a> {
     layer: String,
     upper: PathBuf,
     changes: Vec<Change>,
+    ledger: Arc<Ledger>,
     store: &'a Store,
     profile: Profile,
     threads: usize,
@@ -277,9 +295,8 @@ impl<'a> Pack<'a> {
 
     /// Hashes only, so that the next layer can begin.
     fn measure(self, home: HomeFiles) -> Result<Made<'a>, Error> {
-        let (diff_id, _) = layer::measure(|out| {
-            layer::write_tar(&self.upper, &self.changes, &Ledger::default(), out)
-        })?;
+        let (diff_id, _) =
+            layer::measure(|out| layer::write_tar(&self.upper, &self.changes, &self.ledger, out))?;
         let pack = Pack { expected: Some(diff_id), ..self };
         Ok(Made { diff_id: Some(diff_id), home, pack: Some(pack) })
     }
@@ -309,7 +326,7 @@ impl<'a> Pack<'a> {
             self.threads,
             |out| {
                 let mut counted = Counted { out, task: &task };
-                layer::write_tar(&self.upper, &self.changes, &Ledger::default(), &mut counted)
+                layer::write_tar(&self.upper, &self.changes, &self.ledger, &mut counted)
             },
             &mut writer,
         )?;

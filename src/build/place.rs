@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 
 use crate::disk;
+use crate::rootfs::{EntryPath, Record, Truth};
 
 /// What a placed file looks like.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +37,10 @@ pub struct PlaceError {
 
 /// Writes files into one tree.
 #[derive(Debug)]
-pub(super) struct Placer {
+pub(super) struct Placer<'t> {
     root: OwnedFd,
+    /// Remembers owners where they can't be given.
+    truth: Option<&'t dyn Truth>,
 }
 
 type Outcome<T> = Result<T, PlaceError>;
@@ -46,11 +49,11 @@ fn wrap<T>(path: &Path, result: Result<T, impl Into<io::Error>>) -> Outcome<T> {
     result.map_err(|source| PlaceError { path: path.display().to_string(), source: source.into() })
 }
 
-impl Placer {
+impl<'t> Placer<'t> {
     /// Opens a tree.
-    pub(super) fn open(tree: &Path) -> Outcome<Placer> {
+    pub(super) fn open(tree: &Path, truth: Option<&'t dyn Truth>) -> Outcome<Placer<'t>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Placer { root: wrap(tree, rustix::fs::open(tree, flags, Mode::empty()))? })
+        Ok(Placer { root: wrap(tree, rustix::fs::open(tree, flags, Mode::empty()))?, truth })
     }
 
     /// Copies a file or a folder of the recipe. A `to` that ends in a slash, or that is a folder
@@ -112,9 +115,9 @@ impl Placer {
             let mut file = File::from(fd);
             content(&mut file)?;
             file.flush()?;
-            dress(&file, attributes, attributes.mode.unwrap_or(0o644))?;
+            self.dress(&file, attributes, attributes.mode.unwrap_or(0o644))?;
             rustix::fs::renameat(&parent, &staged, &parent, name)?;
-            Ok(())
+            self.remember(&parent, name, attributes)
         };
         wrap(
             to,
@@ -167,8 +170,34 @@ impl Placer {
         wrap(path, rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = wrap(path, rustix::fs::openat(&above, name, flags, Mode::empty()))?;
-        wrap(path, dress(&made, attributes, 0o755))?;
+        wrap(path, self.dress(&made, attributes, 0o755))?;
+        wrap(path, self.remember(&above, name, attributes))?;
         Ok(made)
+    }
+
+    /// Sets owner, mode and time; the owner first, since a change of it takes set-id bits away.
+    fn dress(&self, file: impl AsFd, attributes: Attributes, mode: u32) -> io::Result<()> {
+        if self.truth.is_none() {
+            let (uid, gid) = attributes.owner;
+            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        let time = Timespec { tv_sec: attributes.time, tv_nsec: 0 };
+        rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
+        Ok(())
+    }
+
+    /// Has the owner of a new entry remembered where it could not be given.
+    fn remember(&self, folder: &OwnedFd, name: &OsStr, attributes: Attributes) -> io::Result<()> {
+        let Some(truth) = self.truth else { return Ok(()) };
+        // Links on the way have been followed, within the tree.
+        let path_of =
+            |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let (root, folder) = (path_of(&self.root)?, path_of(folder)?);
+        let below = folder.strip_prefix(&root).map_err(|_| io::ErrorKind::NotFound)?;
+        let path = EntryPath::from(below.join(name).into_os_string().into_encoded_bytes());
+        let (uid, gid) = attributes.owner;
+        truth.set(&path, &Record { uid: Some(uid), gid: Some(gid), ..Record::default() })
     }
 }
 
@@ -177,16 +206,6 @@ fn staged_name(name: &OsStr) -> PathBuf {
     // A name may have 255 bytes.
     staged.extend(name.as_bytes().iter().take(200));
     PathBuf::from(OsStr::from_bytes(&staged))
-}
-
-/// Sets owner, mode and time; the owner first, since a change of it takes set-id bits away.
-fn dress(file: impl AsFd, attributes: Attributes, mode: u32) -> io::Result<()> {
-    let (uid, gid) = attributes.owner;
-    rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
-    let time = Timespec { tv_sec: attributes.time, tv_nsec: 0 };
-    rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -211,7 +230,7 @@ mod tests {
         symlink("/etc/passwd", tree.join("usr/lib/file")).unwrap();
         let source = dir.path().join("file");
         std::fs::write(&source, "x").unwrap();
-        let placer = Placer::open(&tree).unwrap();
+        let placer = Placer::open(&tree, None).unwrap();
         placer.copy(&source, "/lib/", own()).unwrap();
         placer.copy(&source, "/usr/up/deep/er/file", own()).unwrap();
         assert_eq!(std::fs::read_to_string(tree.join("usr/lib/file")).unwrap(), "x");
@@ -228,16 +247,37 @@ mod tests {
         std::fs::write(from.join("sub/run.sh"), "#!/bin/sh\n").unwrap();
         std::fs::set_permissions(from.join("sub/run.sh"), PermissionsExt::from_mode(0o700))
             .unwrap();
-        Placer::open(&tree).unwrap().copy(&from, "/opt/x", own()).unwrap();
+        Placer::open(&tree, None).unwrap().copy(&from, "/opt/x", own()).unwrap();
         let script = std::fs::metadata(tree.join("opt/x/sub/run.sh")).unwrap();
         assert_eq!((script.mode() & 0o7777, script.mtime()), (0o755, 7));
         assert_eq!(disk::list(&tree.join("opt/x")).unwrap(), ["sub"]);
     }
 
     #[test]
+    fn owners_that_can_not_be_given_are_remembered_where_the_links_lead() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        std::fs::create_dir_all(tree.join("usr/lib")).unwrap();
+        symlink("/usr/lib", tree.join("lib")).unwrap();
+        let source = dir.path().join("file");
+        std::fs::write(&source, "x").unwrap();
+        let truth = crate::rootfs::Inherited::default();
+        let placer = Placer::open(&tree, Some(&truth)).unwrap();
+        let given = Attributes { mode: Some(0o6755), owner: (1000, 100), time: 7 };
+        placer.copy(&source, "/lib/new/file", given).unwrap();
+        let file = std::fs::metadata(tree.join("usr/lib/new/file")).unwrap();
+        assert_eq!((file.mode() & 0o7777, file.mtime()), (0o6755, 7));
+        for path in ["usr/lib/new", "usr/lib/new/file"] {
+            let record = truth.now(&EntryPath::from(path)).unwrap().unwrap();
+            assert_eq!((record.uid, record.gid), (Some(1000), Some(100)), "{path}");
+        }
+        assert_eq!(truth.now(&EntryPath::from("usr/lib")).unwrap(), None);
+    }
+
+    #[test]
     fn what_fails_half_way_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let placer = Placer::open(dir.path()).unwrap();
+        let placer = Placer::open(dir.path(), None).unwrap();
         let failed = placer.write(Path::new("/a"), own(), |_| Err(io::Error::other("cut")));
         assert!(failed.is_err());
         assert!(disk::list(dir.path()).unwrap().is_empty());

@@ -13,7 +13,7 @@ use crate::http;
 use crate::oci::{Digest, Hasher};
 use crate::plan::{Act, CACHES, Layer, OsRelease, RunAct};
 use crate::report::{Event, Stream, Task, Unit};
-use crate::rootfs::{EntryPath, Extras, Mounted};
+use crate::rootfs::{EntryPath, Extras, Mounted, Truth};
 use crate::sandbox::{self, Access, Mount, Network, Outcome, Spec, What};
 use crate::text::User;
 
@@ -75,6 +75,8 @@ pub(super) struct Stage<'a> {
     pub layer: &'a Layer,
     pub host: &'a Host<'a>,
     pub tree: &'a Mounted,
+    /// What remembers the owners in it, where the tree can't.
+    pub truth: Option<&'a dyn Truth>,
     /// The layer's folder, beside the tree.
     pub folder: &'a Path,
     /// Where all output goes too.
@@ -87,7 +89,7 @@ impl Stage<'_> {
     /// Runs every step of the layer.
     pub(super) fn run(self) -> Result<Run, Error> {
         let mounts = self.prepare()?;
-        let open = Placer::open(self.tree.merged());
+        let open = Placer::open(self.tree.merged(), self.truth);
         let placer = open.map_err(|error| self.place_error("(tree)", error.into()))?;
         let release = self.release(&placer)?;
         let mut log = BufWriter::new(File::create(&self.log).at("create", &self.log)?);
@@ -173,7 +175,7 @@ impl Stage<'_> {
     }
 
     /// Reads what the tree says of itself.
-    fn release(&self, placer: &Placer) -> Result<OsRelease, Error> {
+    fn release(&self, placer: &Placer<'_>) -> Result<OsRelease, Error> {
         for path in ["/etc/os-release", "/usr/lib/os-release"] {
             let found = placer.read(Path::new(path), SMALL);
             if let Some(bytes) = found.map_err(|error| self.place_error("(tree)", error.into()))? {
@@ -258,7 +260,7 @@ impl Stage<'_> {
 
     fn attributes(
         &self,
-        placer: &Placer,
+        placer: &Placer<'_>,
         mode: Option<u32>,
         user: &User,
     ) -> Result<Attributes, PlaceOrFetch> {
@@ -273,7 +275,7 @@ impl Stage<'_> {
 
     fn fetch(
         &self,
-        placer: &Placer,
+        placer: &Placer<'_>,
         url: String,
         mut to: String,
         expected: Option<Digest>,

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::build::Error;
 use crate::disk::{self, At};
-use crate::layer::{self, Blob, Limits};
+use crate::layer::{self, Blob, Limits, Owners};
 use crate::oci::{Descriptor, Digest, json, media_type};
 use crate::report::{Report, Task, Unit};
-use crate::rootfs::{Lower, Sidecar};
+use crate::rootfs::{self, Lower, Sidecar};
+use crate::sandbox::Mode;
 use crate::store::{BlobWriter, Store, Unpacking};
 use crate::transfer::Source;
 
@@ -28,6 +29,7 @@ pub struct Trees<'a> {
     store: &'a Store,
     elsewhere: &'a dyn Source,
     flavour: String,
+    owners: Owners,
     report: &'a dyn Report,
 }
 
@@ -42,10 +44,11 @@ impl<'a> Trees<'a> {
     pub fn new(
         store: &'a Store,
         elsewhere: &'a dyn Source,
-        flavour: String,
+        mode: Mode,
         report: &'a dyn Report,
     ) -> Trees<'a> {
-        Trees { store, elsewhere, flavour, report }
+        let owners = if mode == Mode::Single { Owners::Beside } else { Owners::InTree };
+        Trees { store, elsewhere, flavour: mode.flavour(), owners, report }
     }
 
     /// Returns the layers as trees, from the bottom up, having unpacked those that were not.
@@ -120,7 +123,7 @@ impl<'a> Trees<'a> {
         let bytes = disk::read(&path, SIDECAR_LIMIT)?;
         let sidecar: Sidecar =
             serde_json::from_slice(&bytes).map_err(|source| Error::Sidecar { path, source })?;
-        Ok(Lower { tree: dir.join("tree"), sidecar: Some(sidecar) })
+        Ok(Lower { tree: dir.join("tree"), sidecar: Some(sidecar), ledger: Arc::default() })
     }
 
     fn unpack(&self, blob: &Descriptor, diff_id: Digest) -> Result<(), Error> {
@@ -134,6 +137,7 @@ impl<'a> Trees<'a> {
         let what =
             Blob { digest: blob.digest, size: blob.size, compression, diff_id: Some(diff_id) };
         let limits = Limits::of_blob(blob.size);
+        rootfs::claim(slot.path())?;
         let tree = slot.path().join("tree");
         disk::make_dirs(&tree)?;
         let here = self.store.has_whole(blob);
@@ -146,11 +150,17 @@ impl<'a> Trees<'a> {
         );
         let unpacked = if here {
             let file = self.store.open_blob(&blob.digest)?;
-            layer::unpack(&what, &mut Counted { inner: file, task: &task }, &tree, &limits)?
+            layer::unpack(
+                &what,
+                &mut Counted { inner: file, task: &task },
+                &tree,
+                self.owners,
+                &limits,
+            )?
         } else {
             let stream = self.elsewhere.blob(blob, 0)?;
             let mut tee = Tee { inner: stream, out: self.store.raw_writer()?, task: &task };
-            let unpacked = layer::unpack(&what, &mut tee, &tree, &limits)?;
+            let unpacked = layer::unpack(&what, &mut tee, &tree, self.owners, &limits)?;
             // Unpacking has verified the very bytes that went into the file.
             tee.out.commit_hashed(blob.digest, blob.size)?;
             unpacked

@@ -35,6 +35,7 @@ impl Workplace {
             Some(scratch) => scratch.join(format!("ocibuild-{}", std::process::id())),
             None => run.join("trees"),
         };
+        rootfs::claim(run)?;
         let (bound, least) = match memory {
             Some(bound) => (bound, 1),
             None => (rootfs::available_memory()? / SHARE, LEAST),
@@ -68,6 +69,7 @@ impl Workplace {
         }
         disk::make_dirs(&self.disk)?;
         if !self.probed {
+            rootfs::claim(&self.disk)?;
             rootfs::probe_overlay(&self.disk)
                 .map_err(|source| Error::NoTree { dir: self.disk.clone(), source })?;
             self.probed = true;

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::Error;
 use crate::disk::{self, At};
+use crate::rootfs::Record;
 
 /// The extended attribute of file capabilities, the only one that reaches a layer.
 const CAPABILITY: &str = "security.capability";
@@ -17,10 +18,36 @@ const CAPABILITY: &str = "security.capability";
 /// Tells whether two paths agree in type, mode, owner, content, link target, capability and
 /// modification time in whole seconds. Folders are compared without what they hold.
 pub fn same_entry(one: &Path, other: &Path) -> Result<bool, Error> {
-    let first = rustix::fs::lstat(one).at("examine", one)?;
-    let second = rustix::fs::lstat(other).at("examine", other)?;
-    Ok(same_metadata(&first, one, &second, other)?
-        && (kind(&first) != FileType::RegularFile || same_content(one, other)?))
+    let first = Facts::new(rustix::fs::lstat(one).at("examine", one)?, one, None);
+    let second = Facts::new(rustix::fs::lstat(other).at("examine", other)?, other, None);
+    Ok(same_metadata(&first, &second)?
+        && (kind(&first.stat) != FileType::RegularFile || same_content(one, other)?))
+}
+
+/// An entry with what is remembered of it.
+pub(super) struct Facts<'p> {
+    stat: Stat,
+    path: &'p Path,
+    record: Record,
+}
+
+impl<'p> Facts<'p> {
+    pub(super) fn new(stat: Stat, path: &'p Path, record: Option<Record>) -> Facts<'p> {
+        Facts { stat, path, record: record.unwrap_or_default() }
+    }
+
+    fn owner(&self) -> (u32, u32) {
+        let Record { uid, gid, .. } = &self.record;
+        (uid.unwrap_or(self.stat.st_uid), gid.unwrap_or(self.stat.st_gid))
+    }
+
+    /// Returns the `security.capability`, as everybody in this namespace reads it.
+    fn capability(&self) -> Result<Option<Vec<u8>>, disk::Error> {
+        match &self.record.capability {
+            Some(capability) => Ok((!capability.is_empty()).then(|| capability.clone())),
+            None => attribute(self.path, CAPABILITY),
+        }
+    }
 }
 
 /// Returns the type of an entry.
@@ -34,26 +61,23 @@ pub(super) fn is_whiteout(stat: &Stat) -> bool {
 }
 
 /// Compares all but the bytes of files.
-pub(super) fn same_metadata(
-    first: &Stat,
-    one: &Path,
-    second: &Stat,
-    other: &Path,
-) -> Result<bool, Error> {
+pub(super) fn same_metadata(one: &Facts<'_>, other: &Facts<'_>) -> Result<bool, Error> {
+    let (first, second) = (&one.stat, &other.stat);
     // The mode has the type in it.
     if first.st_mode != second.st_mode
-        || first.st_uid != second.st_uid
-        || first.st_gid != second.st_gid
+        || one.owner() != other.owner()
+        || one.record.device != other.record.device
         || first.st_mtime != second.st_mtime
     {
         return Ok(false);
     }
     match kind(first) {
-        FileType::RegularFile => Ok(first.st_size == second.st_size
-            && attribute(one, CAPABILITY)? == attribute(other, CAPABILITY)?),
+        FileType::RegularFile => {
+            Ok(first.st_size == second.st_size && one.capability()? == other.capability()?)
+        }
         FileType::Symlink => {
             let target = |path| rustix::fs::readlink(path, Vec::new()).at("read the link", path);
-            Ok(target(one)? == target(other)?)
+            Ok(target(one.path)? == target(other.path)?)
         }
         FileType::CharacterDevice | FileType::BlockDevice => Ok(first.st_rdev == second.st_rdev),
         _ => Ok(true),

@@ -14,18 +14,26 @@ use std::thread;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use super::same::{attribute, is_whiteout, kind, same_content, same_metadata};
+use super::same::{Facts, attribute, is_whiteout, kind, same_content, same_metadata};
 use super::{Change, Error, Kind};
 use crate::disk::{self, At};
+use crate::rootfs::{EntryPath, Truth};
 
 /// Lists what an overlay's upper folder changes over its parent.
 ///
 /// `parent` is the read-only view of the layers below; `excluded` are paths relative to the root
 /// (mount points) that are left out with everything below them. The root folder itself is never an
 /// entry. The result is sorted by path bytes.
-pub fn from_upper(upper: &Path, parent: &Path, excluded: &[PathBuf]) -> Result<Vec<Change>, Error> {
+///
+/// What `truth` remembers of an entry counts in place of what the trees say.
+pub fn from_upper(
+    upper: &Path,
+    parent: &Path,
+    excluded: &[PathBuf],
+    truth: &dyn Truth,
+) -> Result<Vec<Change>, Error> {
     let excluded = excluded.iter().map(|path| trimmed(path)).collect();
-    let mut walk = Walk { upper, parent, excluded, found: Vec::new() };
+    let mut walk = Walk { upper, parent, excluded, truth, found: Vec::new() };
     walk.folder(&mut Vec::new(), true, is_opaque(upper)?)?;
     settle(upper, parent, walk.found)
 }
@@ -45,6 +53,7 @@ struct Walk<'a> {
     upper: &'a Path,
     parent: &'a Path,
     excluded: BTreeSet<Vec<u8>>,
+    truth: &'a dyn Truth,
     found: Vec<(Vec<u8>, Verdict)>,
 }
 
@@ -86,7 +95,13 @@ impl Walk<'_> {
             return Ok(());
         }
         let same = match &old {
-            Some(old) => same_metadata(&stat, &here, old, &there)?,
+            Some(old) => {
+                let known = EntryPath::from(path.as_slice());
+                let ask = "ask for the owner of";
+                let now = Facts::new(stat, &here, self.truth.now(&known).at(ask, &here)?);
+                let before = Facts::new(*old, &there, self.truth.before(&known).at(ask, &there)?);
+                same_metadata(&now, &before)?
+            }
             None => false,
         };
         let verdict = match (same, kind(&stat)) {

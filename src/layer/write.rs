@@ -181,7 +181,7 @@ impl Writer<'_> {
             self.first_names.insert(inode, entry.path.to_vec());
         }
         let raw = match self.ledger.capabilities.get(entry.path) {
-            Some(capability) => Some(capability.clone()),
+            Some(capability) => (!capability.is_empty()).then(|| capability.clone()),
             None => read_capability(place)?,
         };
         let capability = match &raw {

@@ -273,9 +273,8 @@ fn plan_one(
         }
         let (mut fetch_bytes, mut disk_bytes) = (0, 0);
         if layers.iter().any(|layer| layer.state != "cached") {
-            let flavour =
-                context.mode.map_or_else(|| "root".to_owned(), crate::sandbox::Mode::flavour);
-            let trees = Trees::new(store, store, flavour, context.report.as_ref());
+            let mode = context.mode.unwrap_or(crate::sandbox::Mode::Root);
+            let trees = Trees::new(store, store, mode, context.report.as_ref());
             let needed = base.layers();
             fetch_bytes = trees.missing(&needed)?;
             disk_bytes = fetch_bytes + trees.to_unpack(&needed)? * EXPANSION;

@@ -74,10 +74,6 @@ impl Context<'_> {
     fn mode(&self) -> Result<sandbox::Mode, Error> {
         self.mode.ok_or(Error::NotInside)
     }
-
-    fn flavour(&self) -> Result<String, Error> {
-        Ok(self.mode()?.flavour())
-    }
 }
 
 /// Kills what runs and removes what is half done, from a signal's thread just before the process ends.

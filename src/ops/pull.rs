@@ -61,7 +61,7 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
             let manifest = registry.document(&entry)?.manifest().map_err(damaged)?;
             let config = inspect::read_config(&manifest.config, &registry, &options.reference)?;
             let layers: Vec<_> = manifest.layers.iter().cloned().zip(config.diff_ids()).collect();
-            let trees = Trees::new(&store, &registry, context.flavour()?, context.report.as_ref());
+            let trees = Trees::new(&store, &registry, context.mode()?, context.report.as_ref());
             unpacked += trees.unpack_all(&layers)?.len() as u64;
         }
     }

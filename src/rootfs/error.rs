@@ -48,6 +48,15 @@ pub enum Error {
         /// The path in the tree.
         path: String,
     },
+    /// What is created in a folder belongs to a group that this build has no power over.
+    #[error("files in {} do not get this user's group, or do not keep their modes", dir.display())]
+    Claim {
+        /// The folder.
+        dir: PathBuf,
+        /// Why that could not be changed, where something was refused.
+        #[source]
+        source: Option<io::Error>,
+    },
     /// A tree has something mounted in it.
     #[error("{} lies on another file system, so that it isn't removed", path.display())]
     MountedBelow {
@@ -64,9 +73,10 @@ impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::Disk(error) => error.kind(),
-            Error::Mount { .. } | Error::Overlay { .. } | Error::TooManyLayers { .. } => {
-                Kind::Environment
-            }
+            Error::Mount { .. }
+            | Error::Overlay { .. }
+            | Error::Claim { .. }
+            | Error::TooManyLayers { .. } => Kind::Environment,
             Error::NotAFolder { .. } | Error::MountedBelow { .. } => Kind::Failed,
         }
     }
@@ -80,6 +90,11 @@ impl Fault for Error {
                 "Linux 6.8 and later stack up to 500 folders; flatten the base on older ones"
                     .to_owned(),
             ),
+            Error::Claim { dir, .. } => Some(format!(
+                "run `chmod g-s` and `chgrp` with a group of yours on {}, or choose a folder \
+                 outside of the project's with --store and --scratch",
+                dir.display()
+            )),
             Error::NotAFolder { .. } => None,
             Error::MountedBelow { path } => Some(format!("unmount {} first", path.display())),
         }

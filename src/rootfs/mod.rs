@@ -12,12 +12,14 @@
 //!
 //! To be used inside of the user namespace of [`crate::sandbox::enter()`].
 
+mod claim;
 mod error;
 mod extras;
 mod masks;
 mod memory;
 mod overlay;
 mod probe;
+mod records;
 mod remove;
 mod repairs;
 mod sidecar;
@@ -26,12 +28,15 @@ mod stack;
 mod truth;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+pub use claim::claim;
 pub use error::Error;
 pub use extras::Extras;
 pub use memory::available_memory;
 pub use overlay::{Mounted, mount};
 pub use probe::{Why, probe_overlay, probe_owners};
+pub use records::{Inherited, records};
 pub use remove::remove_tree;
 pub use sidecar::{Device, DeviceKind, EntryPath, Ledger, Sidecar};
 pub use space::Space;
@@ -45,4 +50,6 @@ pub struct Lower {
     /// What an unpacked tree leaves out; `None` for the upper folder of an overlay, which says all
     /// of it in overlay's own way.
     pub sidecar: Option<Sidecar>,
+    /// What is remembered of the entries of such an upper folder beside it; empty for all others.
+    pub ledger: Arc<Ledger>,
 }

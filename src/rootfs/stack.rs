@@ -82,6 +82,27 @@ pub(super) enum Seen {
 
 /// Looks at a path in a tree, never through a symlink.
 pub(super) fn look(tree: &Path, path: &[u8]) -> Result<Seen, Error> {
+    Ok(match see(tree, path)? {
+        Sight::Nothing => Seen::Nothing,
+        Sight::Blocked => Seen::Other,
+        Sight::Entry(stat) => match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Seen::Folder(Folder::from_stat(&stat)),
+            _ => Seen::Other,
+        },
+    })
+}
+
+/// What one tree has at a path, of whatever type.
+pub(super) enum Sight {
+    Nothing,
+    Entry(rustix::fs::Stat),
+    /// Something on the way is no folder, or the entry is an overlay's whiteout: whatever lies below
+    /// is hidden.
+    Blocked,
+}
+
+/// Looks at an entry in a tree, never through a symlink.
+pub(super) fn see(tree: &Path, path: &[u8]) -> Result<Sight, Error> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root =
         rustix::fs::openat(CWD, tree, flags | OFlags::DIRECTORY, Mode::empty()).at("open", tree)?;
@@ -89,18 +110,17 @@ pub(super) fn look(tree: &Path, path: &[u8]) -> Result<Seen, Error> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     let found = match rustix::fs::openat2(&root, relative, flags, Mode::empty(), resolve) {
         Ok(found) => found,
-        Err(Errno::NOENT) => return Ok(Seen::Nothing),
-        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Seen::Other),
+        Err(Errno::NOENT) => return Ok(Sight::Nothing),
+        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Sight::Blocked),
         Err(errno) => {
             let path = tree.join(std::ffi::OsStr::from_bytes(path));
             return Err(disk::Error::new("open", path, errno).into());
         }
     };
     let stat = rustix::fs::fstat(&found).at("look at", tree)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => Ok(Seen::Folder(Folder::from_stat(&stat))),
-        _ => Ok(Seen::Other),
-    }
+    let whiteout =
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
+    Ok(if whiteout { Sight::Blocked } else { Sight::Entry(stat) })
 }
 
 /// Layers from the bottom up.
@@ -147,7 +167,7 @@ impl<'l> Stack<'l> {
 }
 
 /// Tells whether a layer hides what the layers below it have at `path`.
-fn hides(lower: &Lower, path: &[u8]) -> Result<bool, Error> {
+pub(super) fn hides(lower: &Lower, path: &[u8]) -> Result<bool, Error> {
     let path = EntryPath::from(path);
     if let Some(Sidecar { whiteouts, opaque, .. }) = &lower.sidecar {
         let hidden = |path: &EntryPath| whiteouts.contains(path) || opaque.contains(path);

@@ -105,8 +105,8 @@ fn carry_out(acts: Vec<Act>) -> Vec<Value> {
                 value
             }
             Act::Mount { lowers, space, files, folders } => {
-                let lowers: Vec<Lower> =
-                    lowers.into_iter().map(|(tree, sidecar)| Lower { tree, sidecar }).collect();
+                let lower = |(tree, sidecar)| Lower { tree, sidecar, ledger: Arc::default() };
+                let lowers: Vec<Lower> = lowers.into_iter().map(lower).collect();
                 let extras = Extras {
                     files: files
                         .into_iter()

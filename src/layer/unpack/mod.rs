@@ -69,6 +69,15 @@ impl Limits {
     }
 }
 
+/// Where the owners of entries go, and their file capabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// Into the tree. The process has to be root, at least of its user namespace.
+    InTree,
+    /// Into the sidecar alone; all of the tree belongs to this process.
+    Beside,
+}
+
 /// What came out of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unpacked {
@@ -85,14 +94,15 @@ pub struct Unpacked {
 /// Unpacks a blob into the empty folder `dest`, verifying digest, size and diff id. After an error
 /// `dest` holds half a tree, which is the caller's to remove.
 ///
-/// Owners are set as they are, so the process has to be root, at least of its user namespace.
+/// Where a device node is to be lies an empty file; the sidecar tells.
 pub fn unpack(
     blob: &Blob,
     source: &mut (dyn Read + Send),
     dest: &Path,
+    owners: Owners,
     limits: &Limits,
 ) -> Result<Unpacked, Error> {
-    let tree = Tree::new(dest, limits)?;
+    let tree = Tree::new(dest, owners, limits)?;
     let ((entries, sidecar), diff_id, uncompressed) = run(blob, source, limits, |blocks| {
         let mut frames = Frames::new(blob.digest, limits, blocks);
         let sidecar = tree.fill(&mut frames)?;

@@ -86,7 +86,7 @@ fn plain(bytes: &[u8]) -> Blob {
 
 fn unpacked_into(tar: &[u8], dest: &Path) -> Result<Unpacked, Error> {
     let blob = plain(tar);
-    unpack(&blob, &mut &tar[..], dest, &Limits::of_blob(blob.size))
+    unpack(&blob, &mut &tar[..], dest, Owners::InTree, &Limits::of_blob(blob.size))
 }
 
 /// Unpacks what must be refused, and returns why. Nothing may appear beside the tree.
@@ -102,6 +102,48 @@ fn refused(tar: Tar) -> EntryProblem {
         Error::Entry { problem, .. } | Error::Refused { problem, .. } => problem,
         other => panic!("{other}"),
     }
+}
+
+/// All that a build with one id may not do on disk is in the sidecar, and nothing else.
+#[test]
+fn with_one_id_owners_lie_beside_the_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let dest = dir.path();
+    let capability = [1, 0, 0, 2, 0, b'\n', 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let tar = Tar::default()
+        .entry(&Entry { path: b"su", mode: 0o6755, uid: 5, gid: 6, ..NOTHING })
+        .link("same", EntryKind::HardLink, "su")
+        .entry(&Entry { path: b"root", mode: 0o4755, ..NOTHING })
+        .entry(&Entry { path: b"ping", capability: Some(&capability), ..NOTHING })
+        .entry(&Entry { path: b"twice", uid: 9, ..NOTHING })
+        .entry(&Entry { path: b"twice", ..NOTHING })
+        .entry(&Entry { path: b"closed", kind: EntryKind::Folder, mode: 0, gid: 8, ..NOTHING })
+        .link("lib", EntryKind::Symlink, "usr/lib")
+        .entry(&Entry {
+            path: b"node",
+            kind: EntryKind::Block,
+            uid: 0,
+            gid: 6,
+            device: (7, 1),
+            ..NOTHING
+        })
+        .end();
+    let blob = plain(&tar);
+    let limits = Limits::of_blob(blob.size);
+    let result = unpack(&blob, &mut &tar[..], dest, Owners::Beside, &limits).unwrap();
+    let own = rustix::process::geteuid().as_raw();
+    for (path, mode) in [("su", 0o6755), ("same", 0o6755), ("root", 0o4755), ("closed", 0)] {
+        let seen = fs::symlink_metadata(dest.join(path)).unwrap();
+        assert_eq!((seen.mode() & 0o7777, seen.uid()), (mode, own), "{path}");
+    }
+    let owners: Vec<_> = result.sidecar.owners.iter().map(|(p, o)| (p.to_string(), *o)).collect();
+    let expected = [("closed", (0, 8)), ("node", (0, 6)), ("same", (5, 6)), ("su", (5, 6))];
+    assert_eq!(owners, expected.map(|(path, owner)| (path.to_owned(), owner)));
+    assert_eq!(result.sidecar.capabilities.len(), 1);
+    assert_eq!(result.sidecar.devices[b"node".as_slice()].gid, 6);
+    let mut value = [0; 64];
+    let on_disk = rustix::fs::getxattr(dest.join("ping"), "security.capability", &mut value);
+    assert!(on_disk.is_err());
 }
 
 #[test]
@@ -175,7 +217,10 @@ fn entries_keep_what_they_are() {
     assert_eq!(names(&sidecar.implied), [&long[..150], &long[..301], "dev"]);
     let device = sidecar.devices[b"dev/null".as_slice()];
     assert_eq!((device.kind, device.major, device.minor), (DeviceKind::Character, 1, 3));
-    assert!(!dest.join("dev/null").exists() && dest.join("dev").is_dir());
+    // A place for it, since no tree can hold the node itself.
+    let null = stat("dev/null");
+    assert!(null.file_type().is_file() && null.len() == 0);
+    assert_eq!((null.mode() & 0o7777, null.mtime()), (0o666, 1_600_000_000));
     assert!(!dest.join("etc").exists());
     let hex = "01000002000a00000a0000000000000000000000";
     assert_eq!(sidecar.capabilities[b"usr/ping".as_slice()], hex);
@@ -335,7 +380,9 @@ fn bombs_are_refused_by_the_stated_bounds() {
                 blob = Blob { digest: packed.digest, size: packed.size, compression, ..blob };
             }
         }
-        unpack(&blob, &mut bytes.as_slice(), dir.path(), &limits).unwrap_err().to_string()
+        unpack(&blob, &mut bytes.as_slice(), dir.path(), Owners::InTree, &limits)
+            .unwrap_err()
+            .to_string()
     };
     let many = Tar::default().folder("a").folder("b").folder("c").folder("d");
     assert!(try_it(many, None).contains("number of entries goes beyond the bound of 3"));
@@ -375,7 +422,8 @@ fn damaged_blobs_are_told_apart() {
     let (blob, bytes) = gzip_of(&tar);
     let dir = tempfile::tempdir().unwrap();
     let attempt = |blob: &Blob, mut bytes: &[u8]| {
-        unpack(blob, &mut bytes, dir.path(), &Limits::of_blob(blob.size)).map(|_| ())
+        unpack(blob, &mut bytes, dir.path(), Owners::InTree, &Limits::of_blob(blob.size))
+            .map(|_| ())
     };
     attempt(&blob, &bytes).unwrap();
 
@@ -413,7 +461,7 @@ fn many_members_and_missing_ends_are_accepted() {
         diff_id: Some(Digest::of(&tar)),
     };
     let limits = Limits::of_blob(blob.size);
-    unpack(&blob, &mut parts.as_slice(), dir.path(), &limits).unwrap();
+    unpack(&blob, &mut parts.as_slice(), dir.path(), Owners::InTree, &limits).unwrap();
     assert_eq!(fs::read(dir.path().join("b")).unwrap(), b"second");
     let (diff_id, size) = check(&blob, &mut parts.as_slice(), &limits).unwrap();
     assert_eq!((diff_id, size), (Digest::of(&tar), tar.len() as u64));

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::super::capability;
 use super::frames::{Frames, Member};
 use super::way::{Blocked, Way};
-use super::{EntryProblem, Error, Limits};
+use super::{EntryProblem, Error, Limits, Owners};
 use crate::disk::{self, At};
 use crate::rootfs::{Device, DeviceKind, EntryPath, Sidecar};
 
@@ -66,13 +66,18 @@ pub(super) struct Tree<'a> {
     /// Folders get their metadata at the end: a file made in them would change the time, and
     /// permissions could shut us out.
     folders: BTreeMap<Vec<u8>, Metadata>,
+    owners: Owners,
     /// Who owns what this process creates.
     own: (u32, u32),
     sidecar: Sidecar,
 }
 
 impl<'a> Tree<'a> {
-    pub(super) fn new(dest: &'a Path, limits: &'a Limits) -> Result<Tree<'a>, Error> {
+    pub(super) fn new(
+        dest: &'a Path,
+        owners: Owners,
+        limits: &'a Limits,
+    ) -> Result<Tree<'a>, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = Rc::new(rustix::fs::open(dest, flags, Mode::empty()).at("open", dest)?);
         // Without a group to inherit, new entries belong to this process.
@@ -83,7 +88,7 @@ impl<'a> Tree<'a> {
         let folders = BTreeMap::from([(Vec::new(), IMPLIED)]);
         let mut sidecar = Sidecar::default();
         sidecar.implied.insert(EntryPath::default());
-        Ok(Tree { dest, limits, root, way, link_way, folders, own, sidecar })
+        Ok(Tree { dest, limits, root, way, link_way, folders, owners, own, sidecar })
     }
 
     /// Puts all entries into the tree.
@@ -152,11 +157,7 @@ impl<'a> Tree<'a> {
                 file.write_all(piece).at("write", self.place(path)).map_err(Error::Disk)
             })
             .map_err(Failure::Stream)?;
-        if (metadata.uid, metadata.gid) != self.own {
-            let (uid, gid) = owner(metadata);
-            let done = rustix::fs::fchown(&file, uid, gid);
-            done.map_err(|error| self.owner_failure(error, path, metadata))?;
-        }
+        self.own(path, metadata, |uid, gid| rustix::fs::fchown(&file, uid, gid))?;
         let mode = Mode::from_raw_mode(metadata.mode);
         rustix::fs::fchmod(&file, mode)
             .map_err(|error| self.failure("set the mode of", path, error))?;
@@ -175,6 +176,9 @@ impl<'a> Tree<'a> {
         capability: &[u8; capability::LENGTH],
     ) -> Result<(), Failure> {
         self.sidecar.capabilities.insert(EntryPath::from(path), capability::hex(capability));
+        if self.owners == Owners::Beside {
+            return Ok(());
+        }
         let name = "security.capability";
         match rustix::fs::fsetxattr(file, name, capability, XattrFlags::empty()) {
             // The sidecar has it.
@@ -197,12 +201,6 @@ impl<'a> Tree<'a> {
         if target_path == arrival.path {
             return Err(absent().into());
         }
-        if let Some(device) = self.sidecar.devices.get(target_path.as_slice()) {
-            let device = *device;
-            self.clear_place(arrival)?;
-            self.sidecar.devices.insert(EntryPath::from(arrival.path.as_slice()), device);
-            return Ok(());
-        }
         let reached =
             self.link_way.to(target_above, |_, _, path| Err(Blocked::Absent(path.join(&b'/'))));
         let target_folder = match reached {
@@ -219,6 +217,14 @@ impl<'a> Tree<'a> {
         if let Some(capability) = self.sidecar.capabilities.get(target_path.as_slice()) {
             let capability = capability.clone();
             self.sidecar.capabilities.insert(EntryPath::from(arrival.path.as_slice()), capability);
+        }
+        if let Some(device) = self.sidecar.devices.get(target_path.as_slice()) {
+            let device = *device;
+            self.sidecar.devices.insert(EntryPath::from(arrival.path.as_slice()), device);
+        }
+        if let Some(owner) = self.sidecar.owners.get(target_path.as_slice()) {
+            let owner = *owner;
+            self.sidecar.owners.insert(EntryPath::from(arrival.path.as_slice()), owner);
         }
         Ok(())
     }
@@ -245,12 +251,8 @@ impl<'a> Tree<'a> {
         let Arrival { name, path, metadata, .. } = arrival;
         let folder = self.folder_of(arrival)?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        if (metadata.uid, metadata.gid) != self.own {
-            let (uid, gid) = owner(metadata);
-            let done = rustix::fs::chownat(&folder, *name, uid, gid, flags);
-            done.map_err(|error| self.owner_failure(error, path, metadata))?;
-        }
-        if arrival.member.kind == b'6' {
+        self.own(path, metadata, |uid, gid| rustix::fs::chownat(&folder, *name, uid, gid, flags))?;
+        if arrival.member.kind != b'2' {
             let mode = Mode::from_raw_mode(metadata.mode);
             rustix::fs::chmodat(&folder, *name, mode, AtFlags::empty())
                 .map_err(|error| self.failure("set the mode of", path, error))?;
@@ -259,8 +261,14 @@ impl<'a> Tree<'a> {
             .map_err(|error| self.failure("set the time of", path, error))
     }
 
+    /// Puts an empty file where a device node is to be: it hides what the layers below have there,
+    /// and a step that may see the node finds it in its place.
     fn device(&mut self, arrival: &Arrival<'_>, kind: DeviceKind) -> Result<(), Failure> {
-        self.clear_place(arrival)?;
+        self.make(arrival, |folder| {
+            let mode = Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(folder, arrival.name, FileType::RegularFile, mode, 0)
+        })?;
+        self.finish_unopened(arrival)?;
         let Metadata { mode, uid, gid, mtime } = arrival.metadata;
         let (major, minor) = arrival.member.device;
         let device = Device { kind, major, minor, mode, uid, gid, mtime };
@@ -343,6 +351,7 @@ impl<'a> Tree<'a> {
         self.sidecar.implied.remove(path);
         self.sidecar.devices.remove(path);
         self.sidecar.capabilities.remove(path);
+        self.sidecar.owners.remove(path);
         Ok(())
     }
 
@@ -386,15 +395,26 @@ impl<'a> Tree<'a> {
                 opened.as_fd()
             }
         };
-        if (metadata.uid, metadata.gid) != self.own {
-            let (uid, gid) = owner(metadata);
+        let (own, owners) = (self.own, self.owners);
+        give(path, metadata, own, owners, &mut self.sidecar, |uid, gid| {
             rustix::fs::fchown(folder, uid, gid)
-                .map_err(|error| self.owner_failure(error, path, metadata))?;
-        }
+        })
+        .map_err(|error| self.owner_failure(error, path, metadata))?;
         rustix::fs::fchmod(folder, Mode::from_raw_mode(metadata.mode))
             .map_err(|error| self.failure("set the mode of", path, error))?;
         rustix::fs::futimens(folder, &times(metadata.mtime))
             .map_err(|error| self.failure("set the time of", path, error))
+    }
+
+    /// Gives an entry its owner, by `chown` or in the sidecar.
+    fn own(
+        &mut self,
+        path: &[u8],
+        metadata: &Metadata,
+        chown: impl FnOnce(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
+    ) -> Result<(), Failure> {
+        give(path, metadata, self.own, self.owners, &mut self.sidecar, chown)
+            .map_err(|error| self.owner_failure(error, path, metadata))
     }
 
     fn place(&self, path: &[u8]) -> PathBuf {
@@ -467,8 +487,25 @@ fn metadata(member: &Member) -> Result<Metadata, EntryProblem> {
     }
 }
 
-fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
+fn give(
+    path: &[u8],
+    metadata: &Metadata,
+    own: (u32, u32),
+    owners: Owners,
+    sidecar: &mut Sidecar,
+    chown: impl FnOnce(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    let owner = (metadata.uid, metadata.gid);
+    match owners {
+        Owners::InTree if owner == own => Ok(()),
+        Owners::InTree => chown(Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1))),
+        Owners::Beside => {
+            if owner != (0, 0) {
+                sidecar.owners.insert(EntryPath::from(path), owner);
+            }
+            Ok(())
+        }
+    }
 }
 
 fn times(mtime: i64) -> Timestamps {
