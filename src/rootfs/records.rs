@@ -40,14 +40,11 @@ impl Lower {
 
     /// Returns the paths that something is remembered of.
     fn remembered(&self) -> Vec<&EntryPath> {
-        match &self.sidecar {
-            Some(Sidecar { owners, devices, capabilities, .. }) => {
-                owners.keys().chain(devices.keys()).chain(capabilities.keys()).collect()
-            }
-            None => {
-                let Ledger { owners, devices, capabilities } = &*self.ledger;
-                owners.keys().chain(devices.keys()).chain(capabilities.keys()).collect()
-            }
+        if let Some(Sidecar { owners, devices, capabilities, .. }) = &self.sidecar {
+            owners.keys().chain(devices.keys()).chain(capabilities.keys()).collect()
+        } else {
+            let Ledger { owners, devices, capabilities } = &*self.ledger;
+            owners.keys().chain(devices.keys()).chain(capabilities.keys()).collect()
         }
     }
 }
