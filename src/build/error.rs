@@ -193,6 +193,7 @@ fn ending(outcome: Outcome) -> String {
         Outcome::Exited(status) => format!("ended with status {status}"),
         Outcome::Signalled(signal) => format!("was killed by signal {signal}"),
         Outcome::TimedOut => "took longer than its timeout".to_owned(),
+        Outcome::NeedsSupervision => "was stopped, since it makes a device node".to_owned(),
         Outcome::Cancelled => "was stopped".to_owned(),
     }
 }

@@ -233,7 +233,7 @@ impl Stage<'_> {
                 }
                 last.push_back(text.into_owned());
             };
-            let outcome = sandbox::run(&spec, &mut take, &cancel);
+            let outcome = sandbox::run(&spec, sandbox::Owners::Tree, &mut take, &cancel);
             ended.store(true, Ordering::Release);
             watch.thread().unpark();
             outcome

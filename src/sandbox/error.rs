@@ -53,6 +53,22 @@ pub enum Error {
     /// The network was to be recorded.
     #[error("a recorded network is not available in this version")]
     NoRecorder,
+    /// The kernel doesn't let another process answer a step's system calls.
+    #[error(
+        "the owners of files cannot be kept here: the kernel gives no listener of system calls"
+    )]
+    NoSupervision {
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The supervisor of a step failed.
+    #[error("the supervisor of the step's system calls failed")]
+    Supervisor {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A step was to run outside of [`crate::sandbox::enter()`].
     #[error("a step was started outside of the build's namespaces")]
     Outside,
@@ -67,8 +83,8 @@ pub enum Error {
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
-            Error::Unavailable { .. } => Kind::Environment,
-            Error::Setup { source, .. } => fault::kind_of_io(source),
+            Error::Unavailable { .. } | Error::NoSupervision { .. } => Kind::Environment,
+            Error::Supervisor { source } | Error::Setup { source, .. } => fault::kind_of_io(source),
             Error::NoSuchUser { .. } | Error::NoRecorder => Kind::Usage,
             Error::NoMountPoint { .. } | Error::Program { .. } | Error::HelperDied { .. } => {
                 Kind::Failed
@@ -100,7 +116,16 @@ impl Fault for Error {
                 _ => None,
             },
             Error::NoRecorder => Some("set `network` to true or false".to_owned()),
-            Error::NoMountPoint { .. } | Error::Outside | Error::HelperDied { .. } => None,
+            Error::NoSupervision { .. } => Some(
+                "use a kernel with seccomp user notification (Linux 5.5 or later, outside of a \
+                 container's own filter), a user with subordinate ids, or `--ownership=discard`, \
+                 which loses all owners"
+                    .to_owned(),
+            ),
+            Error::NoMountPoint { .. }
+            | Error::Outside
+            | Error::HelperDied { .. }
+            | Error::Supervisor { .. } => None,
         }
     }
 }

@@ -7,6 +7,8 @@
 
 use libc::sock_filter;
 
+use crate::sandbox::supervise::{self, Arch, Op, Scope, Theme, Watch, When};
+
 /// What the step is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -80,6 +82,7 @@ const ARGUMENT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
 
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
 
 fn answer(answer: Answer) -> u32 {
     match answer {
@@ -117,10 +120,37 @@ const fn has(k: u32) -> sock_filter {
     sock_filter { code: 0x45, jt: 0, jf: 1, k }
 }
 
+/// The instructions that ask about one call that a supervisor may answer.
+fn ask(row: &supervise::Row, number: u32, action: u32, devices_only: bool) -> Vec<sock_filter> {
+    let argument = |at: u8| load(ARGUMENT + 8 * u32::from(at));
+    let when_asked = match (row.0, row.2) {
+        (Op::Mknod, _) if devices_only => When::Device(1),
+        (Op::Mknodat, _) if devices_only => When::Device(2),
+        (_, when) => when,
+    };
+    let body = match when_asked {
+        When::Always => vec![give(action)],
+        When::Bits(at, bits) => {
+            vec![argument(at), has(bits), give(action), give(ALLOW)]
+        }
+        When::Is(at, value) => vec![argument(at), when(value, 1), give(action), give(ALLOW)],
+        When::Device(at) => {
+            let kind = statement(0x54, libc::S_IFMT);
+            let device = |kind| [when(kind, 1), give(action)];
+            let mut body = vec![argument(at), kind];
+            body.extend(device(libc::S_IFCHR).into_iter().chain(device(libc::S_IFBLK)));
+            body.push(give(ALLOW));
+            body
+        }
+    };
+    let length = u8::try_from(body.len()).unwrap_or(u8::MAX);
+    [vec![when(number, length)], body].concat()
+}
+
 /// Appends the rules of one architecture.
-fn rules(filter: &mut Vec<sock_filter>, architecture: u32, column: fn(&Row) -> i32) {
+fn rules(filter: &mut Vec<sock_filter>, architecture: Arch, column: fn(&Row) -> i32, watch: Watch) {
     let mut body = vec![load(NUMBER)];
-    if architecture == X86_64 {
+    if architecture == Arch::X86_64 {
         body.extend([at_least(X32), give(answer(Answer::Absent))]);
     }
     for row in CALLS {
@@ -138,22 +168,40 @@ fn rules(filter: &mut Vec<sock_filter>, architecture: u32, column: fn(&Row) -> i
             body.extend([give(answer(row.0)), load(NUMBER)]);
         }
     }
+    for row in supervise::CALLS {
+        let Ok(number) = u32::try_from(row.3[architecture as usize]) else { continue };
+        match watch {
+            Watch::Discard if matches!(row.1, Theme::Owner | Theme::SetId | Theme::Node) => {
+                body.extend(ask(row, number, answer(Answer::Done), true));
+            }
+            Watch::Supervise { scope, by_path } if supervise::wants(scope, row, by_path) => {
+                body.extend(ask(row, number, NOTIFY, scope != Scope::Full));
+            }
+            _ => {}
+        }
+    }
     body.push(give(ALLOW));
     filter.push(load(ARCHITECTURE));
-    let length = u8::try_from(body.len()).unwrap_or(u8::MAX);
-    filter.push(when(architecture, length));
+    let audit = match architecture {
+        Arch::X86_64 => X86_64,
+        Arch::I386 => I386,
+        Arch::Aarch64 => AARCH64,
+    };
+    // A condition can skip 255 instructions at most, and these may be more.
+    let here = sock_filter { code: 0x15, jt: 1, jf: 0, k: audit };
+    filter.extend([here, statement(0x05, u32::try_from(body.len()).unwrap_or(u32::MAX))]);
     filter.extend(body);
 }
 
 /// Returns the filter for programs that this machine can run. A program of an architecture that is
 /// not listed gets nothing done.
-pub(super) fn program() -> Vec<sock_filter> {
+pub(super) fn program(watch: Watch) -> Vec<sock_filter> {
     let mut filter = Vec::new();
     if cfg!(target_arch = "aarch64") {
-        rules(&mut filter, AARCH64, |row| row.3);
+        rules(&mut filter, Arch::Aarch64, |row| row.3, watch);
     } else {
-        rules(&mut filter, X86_64, |row| row.1);
-        rules(&mut filter, I386, |row| row.2);
+        rules(&mut filter, Arch::X86_64, |row| row.1, watch);
+        rules(&mut filter, Arch::I386, |row| row.2, watch);
     }
     filter.push(give(answer(Answer::Absent)));
     filter
@@ -165,11 +213,21 @@ mod tests {
 
     /// Runs a filter as the kernel would; both arguments are the same.
     fn verdict(filter: &[sock_filter], architecture: u32, number: u32, argument: u64) -> u32 {
+        run(filter, architecture, number, [argument, argument, 0])
+    }
+
+    /// The same, by the third argument.
+    fn third(filter: &[sock_filter], architecture: u32, number: u32, argument: u64) -> u32 {
+        run(filter, architecture, number, [0, 0, argument])
+    }
+
+    fn run(filter: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 3]) -> u32 {
         let mut data = [0; 64];
         data[..4].copy_from_slice(&number.to_ne_bytes());
         data[4..8].copy_from_slice(&architecture.to_ne_bytes());
-        data[16..24].copy_from_slice(&argument.to_ne_bytes());
-        data[24..32].copy_from_slice(&argument.to_ne_bytes());
+        for (place, argument) in data[16..].chunks_mut(8).zip(arguments) {
+            place.copy_from_slice(&argument.to_ne_bytes());
+        }
         let (mut at, mut value) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = filter[at];
@@ -183,18 +241,59 @@ mod tests {
                 0x15 => at += jump(value == k),
                 0x35 => at += jump(value >= k),
                 0x45 => at += jump(value & k != 0),
+                0x54 => value &= k,
+                0x05 => at += k as usize,
                 0x06 => return k,
                 other => panic!("instruction {other:#x}"),
             }
         }
     }
 
+    /// The rules of all architectures at once.
+    fn every(filter: &mut Vec<sock_filter>, watch: Watch) {
+        rules(filter, Arch::X86_64, |row| row.1, watch);
+        rules(filter, Arch::I386, |row| row.2, watch);
+        rules(filter, Arch::Aarch64, |row| row.3, watch);
+    }
+
+    #[test]
+    fn what_a_supervisor_answers_on_each_architecture() {
+        let filter = |scope, by_path| {
+            let mut filter = Vec::new();
+            every(&mut filter, Watch::Supervise { scope, by_path });
+            filter
+        };
+        let full = filter(Scope::Full, false);
+        let light = filter(Scope::Light, false);
+        let by_path = filter(Scope::Full, true);
+        let creat = u64::from(libc::O_CREAT.cast_unsigned());
+        for (architecture, chown, mknodat, openat, rename, fsync) in [
+            (X86_64, 260, 259, 257, 264, 74),
+            (I386, 298, 297, 295, 302, 118),
+            (AARCH64, 54, 33, 56, 38, 82),
+        ] {
+            assert_eq!(verdict(&full, architecture, chown, 0), NOTIFY);
+            assert_eq!(verdict(&light, architecture, chown, 0), ALLOW);
+            assert_eq!(third(&light, architecture, mknodat, u64::from(libc::S_IFCHR)), NOTIFY);
+            assert_eq!(third(&light, architecture, mknodat, u64::from(libc::S_IFBLK)), NOTIFY);
+            assert_eq!(third(&light, architecture, mknodat, u64::from(libc::S_IFIFO)), ALLOW);
+            assert_eq!(third(&full, architecture, openat, creat | 1), NOTIFY);
+            assert_eq!(third(&full, architecture, openat, 1), ALLOW);
+            assert_eq!(verdict(&full, architecture, rename, 0), ALLOW);
+            assert_eq!(verdict(&by_path, architecture, rename, 0), NOTIFY);
+            assert_eq!(verdict(&full, architecture, fsync, 0), ERRNO);
+        }
+        let mut discard = Vec::new();
+        every(&mut discard, Watch::Discard);
+        assert_eq!(verdict(&discard, X86_64, 105, 0), ERRNO);
+        assert_eq!(third(&discard, X86_64, 259, u64::from(libc::S_IFCHR)), ERRNO);
+        assert_eq!(verdict(&discard, X86_64, 102, 0), ALLOW);
+    }
+
     #[test]
     fn the_answers_for_each_architecture() {
         let mut filter = Vec::new();
-        rules(&mut filter, X86_64, |row| row.1);
-        rules(&mut filter, I386, |row| row.2);
-        rules(&mut filter, AARCH64, |row| row.3);
+        every(&mut filter, Watch::Nothing);
         filter.push(give(answer(Answer::Absent)));
         let eperm = answer(Answer::Refused);
         let enosys = answer(Answer::Absent);

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
 use crate::sandbox::spec::{Network, Outcome, Spec};
+use crate::sandbox::supervise::Watch;
 use crate::sandbox::sys::Fork;
 use crate::sandbox::wire::{Failure, Order, Reply, Said, Word};
 use crate::sandbox::{ids, init, sys, wire};
@@ -66,14 +67,14 @@ fn step() -> io::Result<()> {
     let control = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     let mut orders = BufReader::new(control.try_clone()?);
-    let Some(Order { spec }) = wire::hear(&mut orders)? else { return Ok(()) };
+    let Some(Order { spec, watch }) = wire::hear(&mut orders)? else { return Ok(()) };
 
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     wire::say(&control, &Word::Alive)?;
     wire::wait_for_answer(&mut orders)?;
 
-    let reply = match start(&spec) {
-        Ok(started) => watch(&started, &orders),
+    let reply = match start(&spec, watch) {
+        Ok(started) => attend_to_end(&started, &mut orders),
         Err(failure) => Reply::Failed(failure),
     };
     wire::say(&control, &reply)
@@ -87,7 +88,7 @@ struct Started {
     proc: OwnedFd,
 }
 
-fn start(spec: &Spec) -> Result<Started, Failure> {
+fn start(spec: &Spec, watch: Watch) -> Result<Started, Failure> {
     let mut flags = NAMESPACES;
     match spec.network {
         Network::Host => {}
@@ -101,7 +102,7 @@ fn start(spec: &Spec) -> Result<Started, Failure> {
     match sys::fork().map_err(Failure::setup("fork"))? {
         Fork::Child => {
             drop(socket);
-            init::main(spec, &theirs)
+            init::main(spec, watch, &theirs)
         }
         Fork::Parent(pid) => Ok(Started { pid, socket, proc }),
     }
@@ -109,7 +110,7 @@ fn start(spec: &Spec) -> Result<Started, Failure> {
 
 /// Answers process 1 until it has said how the step went, and waits for the end of everything in
 /// its namespace. Kills it when the build says so, or is gone.
-fn watch(started: &Started, orders: &BufReader<UnixStream>) -> Reply {
+fn attend_to_end(started: &Started, orders: &mut BufReader<UnixStream>) -> Reply {
     let pid = started.pid;
     let result = attend(started, orders);
     if !matches!(result, Ok(Some(_))) {
@@ -131,7 +132,7 @@ fn watch(started: &Started, orders: &BufReader<UnixStream>) -> Reply {
 }
 
 /// Answers process 1. `None` when it is to be killed, or has been.
-fn attend(started: &Started, orders: &BufReader<UnixStream>) -> io::Result<Option<Reply>> {
+fn attend(started: &Started, orders: &mut BufReader<UnixStream>) -> io::Result<Option<Reply>> {
     let socket = &started.socket;
     let mut from = BufReader::new(socket);
     loop {
@@ -147,6 +148,15 @@ fn attend(started: &Started, orders: &BufReader<UnixStream>) -> io::Result<Optio
             Some(Said::Reply(reply)) => return Ok(Some(reply)),
             Some(Said::Word(Word::Unshared)) => {
                 map(started.pid, &started.proc)?;
+                wire::answer(socket)?;
+            }
+            Some(Said::Word(Word::Listening { fd, user, .. })) => {
+                let pid = started.pid.as_raw_nonzero().get();
+                let word = Said::Word(Word::Listening { pid, fd, user });
+                wire::say(orders.get_ref(), &word)?;
+                if !wire::is_answer(&mut *orders)? {
+                    return Ok(None);
+                }
                 wire::answer(socket)?;
             }
             Some(Said::Word(_)) => wire::answer(socket)?,

@@ -9,6 +9,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -17,6 +18,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
 use crate::sandbox::spec::{Network, Outcome, Spec};
+use crate::sandbox::supervise::{self, Scope, Watch};
 use crate::sandbox::sys::{self, Fork};
 use crate::sandbox::user::{self, User};
 use crate::sandbox::wire::{self, Failure, Reply, Word};
@@ -29,8 +31,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const OPEN_FILES: u64 = 1024;
 
 /// Runs the command of `spec` and tells the helper how it went.
-pub(super) fn main(spec: &Spec, helper: &UnixStream) -> ! {
-    let reply = match run(spec, helper) {
+pub(super) fn main(spec: &Spec, watch: Watch, helper: &UnixStream) -> ! {
+    let reply = match run(spec, watch, helper) {
         Ok(outcome) => Reply::Ended(outcome),
         Err(failure) => Reply::Failed(failure),
     };
@@ -39,7 +41,7 @@ pub(super) fn main(spec: &Spec, helper: &UnixStream) -> ! {
     sys::exit_now(0)
 }
 
-fn run(spec: &Spec, helper: &UnixStream) -> Result<Outcome, Failure> {
+fn run(spec: &Spec, watch: Watch, helper: &UnixStream) -> Result<Outcome, Failure> {
     die_with_parent(helper)?;
     rustix::process::setsid().map_err(Failure::setup("start a session"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0));
@@ -72,14 +74,34 @@ fn run(spec: &Spec, helper: &UnixStream) -> Result<Outcome, Failure> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(Failure::setup("shield process 1"))?;
 
+    let supervised = matches!(watch, Watch::Supervise { .. });
+    if supervised {
+        listen(watch, &user, helper)?;
+    }
     match sys::fork().map_err(Failure::setup("fork"))? {
         Fork::Parent(pid) => reap(pid).map_err(Failure::setup("wait for the command")),
         Fork::Child => {
-            let failure = execute(spec, &user);
+            let failure = execute(spec, watch, &user);
             wire::say(helper, &Reply::Failed(failure)).ok();
             sys::exit_now(127)
         }
     }
+}
+
+/// Puts the filter before this process and all that it will start, and has a thread of the build
+/// answer the calls that the filter stops.
+fn listen(watch: Watch, user: &User, helper: &UnixStream) -> Result<(), Failure> {
+    let limit = rustix::process::getrlimit(Resource::Rss);
+    let current = Some(supervise::mark(limit.maximum, 0));
+    rustix::process::setrlimit(Resource::Rss, Rlimit { current, ..limit })
+        .map_err(Failure::setup("set a limit"))?;
+    let listener = supervise::install_listener(&filter::program(watch))
+        .map_err(|error| Failure::NoListener { errno: wire::errno_of(&error) })?;
+    let user = (user.uid, user.gid, user.groups.clone());
+    let word = Word::Listening { pid: 1, fd: listener.as_raw_fd(), user };
+    wire::say(helper, &word)
+        .and_then(|()| wire::wait_for_answer(helper))
+        .map_err(Failure::setup("have the step supervised"))
 }
 
 /// Has this process killed with the helper, and makes sure that the helper lives.
@@ -120,8 +142,8 @@ fn resolve(name: &str) -> Result<User, Failure> {
 }
 
 /// Becomes the command; returns only when that fails.
-fn execute(spec: &Spec, user: &User) -> Failure {
-    if let Err(failure) = prepare(spec, user) {
+fn execute(spec: &Spec, watch: Watch, user: &User) -> Failure {
+    if let Err(failure) = prepare(spec, watch, user) {
         return failure;
     }
     let name = spec.argv.first().cloned().unwrap_or_default();
@@ -129,7 +151,7 @@ fn execute(spec: &Spec, user: &User) -> Failure {
 }
 
 /// Gives this process what the command is to find.
-fn prepare(spec: &Spec, user: &User) -> Result<(), Failure> {
+fn prepare(spec: &Spec, watch: Watch, user: &User) -> Result<(), Failure> {
     let limit = |resource, current: u64| {
         let maximum = rustix::process::getrlimit(resource).maximum;
         let current = Some(maximum.map_or(current, |maximum| current.min(maximum)));
@@ -144,8 +166,19 @@ fn prepare(spec: &Spec, user: &User) -> Result<(), Failure> {
         spec.workdir.display()
     )))?;
     sys::default_signals();
-    // Before the ids change, since it takes a capability.
-    sys::install_filter(&filter::program()).map_err(Failure::setup("filter system calls"))?;
+    let has_ids = match watch {
+        Watch::Supervise { scope, .. } => scope != Scope::Full,
+        // Before the ids change, since it takes a capability.
+        Watch::Nothing | Watch::Discard => {
+            sys::install_filter(&filter::program(watch))
+                .map_err(Failure::setup("filter system calls"))?;
+            watch == Watch::Nothing
+        }
+    };
+    // Where there is one id alone, the supervisor knows whom the step begins as.
+    if !has_ids {
+        return Ok(());
+    }
 
     let gid = |id: u32| rustix::fs::Gid::from_raw(id);
     let groups: Vec<_> = user.groups.iter().map(|id| gid(*id)).collect();

@@ -12,10 +12,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use crate::report::Stream;
 use crate::sandbox::spec::Network;
-use crate::sandbox::wire::{self, Order, Reply, Said};
+use crate::sandbox::supervise::{self, Ended, Owners, Supervised};
+use crate::sandbox::wire::{self, Order, Reply, Said, Word};
 use crate::sandbox::{Error, Outcome, Spec, enter, helper};
 
 /// The longest line that comes in one part.
@@ -83,14 +85,21 @@ enum Event {
     Line(Stream, Vec<u8>),
     Reply(Reply),
     Cancelled,
+    /// It makes a device node.
+    NeedsSupervision,
+    /// Nobody answers its system calls any more.
+    Unsupervised(io::Error),
     /// One of the three streams is at its end.
     Closed,
 }
 
 /// Runs a command and waits until it and all that it started are gone. `output` gets each line that
 /// it writes, without its end; a line longer than 64 KiB comes in parts.
+///
+/// `owners` tells who keeps the owners of files: in a namespace that has one id the tree can't.
 pub fn run(
     spec: &Spec,
+    owners: Owners<'_>,
     output: &mut dyn FnMut(Stream, &[u8]),
     cancel: &Cancel,
 ) -> Result<Outcome, Error> {
@@ -112,7 +121,7 @@ pub fn run(
         // threads that the scope waits for.
         let events = events;
         let mut helper = Helper::start().map_err(setup("start the step's helper"))?;
-        let order = Order { spec: spec.clone() };
+        let order = Order { spec: spec.clone(), watch: owners.watch() };
         wire::say(&helper.control, &order).map_err(setup("tell the step's helper"))?;
         if let Some(stream) = helper.child.stdout.take() {
             let sender = sender.clone();
@@ -123,7 +132,7 @@ pub fn run(
             scope.spawn(move || lines(stream, Stream::Err, &sender));
         }
         let control = helper.control.try_clone().map_err(setup("copy a socket"))?;
-        scope.spawn(move || replies(&control, &sender));
+        scope.spawn(move || replies(&control, owners, &sender));
         follow(&mut helper, &events, output, deadline)
     });
     cancel.forget(number);
@@ -214,19 +223,49 @@ fn lines(stream: impl Read, which: Stream, to: &SyncSender<Event>) {
 }
 
 /// Answers the helper and sends on how the command went.
-fn replies(control: &UnixStream, to: &SyncSender<Event>) {
-    let mut from = BufReader::new(control);
-    while let Ok(Some(said)) = wire::hear::<Said>(&mut from) {
-        match said {
-            Said::Word(_) => {
-                wire::answer(control).ok();
-            }
-            Said::Reply(reply) => {
-                to.send(Event::Reply(reply)).ok();
+fn replies(control: &UnixStream, owners: Owners<'_>, to: &SyncSender<Event>) {
+    std::thread::scope(|scope| {
+        let mut from = BufReader::new(control);
+        while let Ok(Some(said)) = wire::hear::<Said>(&mut from) {
+            match said {
+                Said::Word(Word::Listening { pid, fd, user }) => {
+                    let Owners::Kept(ownership) = owners else { break };
+                    scope.spawn(move || {
+                        let ready = || {
+                            wire::answer(control).ok();
+                        };
+                        let more = || {
+                            to.send(Event::NeedsSupervision).ok();
+                        };
+                        let ended = match take(pid, fd) {
+                            Ok(listener) => {
+                                let with = Supervised { ownership, listener, pid, user };
+                                supervise::supervise(&with, &ready, &more)
+                            }
+                            Err(error) => Ended::Failed(error),
+                        };
+                        if let Ended::Failed(error) = ended {
+                            to.send(Event::Unsupervised(error)).ok();
+                        }
+                    });
+                }
+                Said::Word(_) => {
+                    wire::answer(control).ok();
+                }
+                Said::Reply(reply) => {
+                    to.send(Event::Reply(reply)).ok();
+                }
             }
         }
-    }
+    });
     to.send(Event::Closed).ok();
+}
+
+/// Takes a descriptor of process 1 of a step.
+fn take(pid: i32, fd: i32) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(rustix::process::pidfd_getfd(process, fd, PidfdGetfdFlags::empty())?)
 }
 
 /// Hands on what happens until all three streams are at their end.
@@ -239,6 +278,7 @@ fn follow(
     let mut open = 3;
     let mut reply = None;
     let mut ended_by_us = None;
+    let mut unsupervised = None;
     while open > 0 {
         let event = match deadline {
             None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -252,6 +292,14 @@ fn follow(
                 ended_by_us.get_or_insert(Outcome::Cancelled);
                 helper.kill();
             }
+            Ok(Event::NeedsSupervision) => {
+                ended_by_us.get_or_insert(Outcome::NeedsSupervision);
+                helper.kill();
+            }
+            Ok(Event::Unsupervised(error)) => {
+                unsupervised.get_or_insert(error);
+                helper.kill();
+            }
             Err(RecvTimeoutError::Timeout) => {
                 ended_by_us.get_or_insert(Outcome::TimedOut);
                 deadline = None;
@@ -261,6 +309,12 @@ fn follow(
         }
     }
     let status = helper.child.wait();
+    if let Some(source) = unsupervised {
+        return Err(Error::Supervisor { source });
+    }
+    if ended_by_us == Some(Outcome::NeedsSupervision) {
+        return Ok(Outcome::NeedsSupervision);
+    }
     match (reply, ended_by_us) {
         // What was over before we could end it counts.
         (Some(Reply::Ended(outcome @ Outcome::Exited(_))), _)

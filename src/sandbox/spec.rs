@@ -122,6 +122,9 @@ pub enum Outcome {
     TimedOut,
     /// Somebody called [`crate::sandbox::Cancel::trigger`].
     Cancelled,
+    /// It was ended because it makes a device node, which the kernel can't do for it: the tree is
+    /// to be begun again, under [`crate::sandbox::Scope::Nodes`].
+    NeedsSupervision,
 }
 
 impl Outcome {

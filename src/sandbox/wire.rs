@@ -3,7 +3,8 @@
 //! ```text
 //! build  → helper   Order, and later a byte (or the end of the stream): kill the step
 //! helper → build    Reply
-//! init   → helper   Word::Alive; Word::Unshared; Reply          helper → init   a byte each
+//! helper → build    Word::Listening                             build → helper   a byte
+//! init   → helper   Word::Alive; Word::Unshared; Word::Listening; Reply   helper → init   a byte each
 //! inner  → outer    Word::Unshared; Word::Alive or Word::Refused  outer → inner  a byte each
 //! ```
 //! A process asks to be killed with its parent and then says `Alive`: the answer proves that the
@@ -13,6 +14,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::sandbox::supervise::Watch;
 use crate::sandbox::{Error, Outcome, Spec};
 
 /// The byte that answers a word.
@@ -22,6 +24,7 @@ const GO: u8 = b'g';
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) spec: Spec,
+    pub(super) watch: Watch,
 }
 
 /// How a step went.
@@ -40,12 +43,15 @@ pub(super) enum Word {
     Unshared,
     /// It will die with its parent.
     Alive,
+    /// Its system calls are to be answered through its descriptor `fd`. Process 1 of the step does
+    /// not know its number outside, which the helper adds.
+    Listening { pid: i32, fd: i32, user: (u32, u32, Vec<u32>) },
     /// The kernel refused something.
     Refused { what: String, errno: i32 },
 }
 
 /// What comes from below: a word to be answered, or the last reply.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Said {
     Word(Word),
@@ -60,6 +66,7 @@ pub(super) enum Failure {
     NoSuchUser { what: String, name: String },
     NoMountPoint { path: String },
     Program { name: String, errno: i32 },
+    NoListener { errno: i32 },
 }
 
 impl Failure {
@@ -80,6 +87,7 @@ impl From<Failure> for Error {
             Failure::Program { name, errno } => {
                 Error::Program { program: name, source: source(errno) }
             }
+            Failure::NoListener { errno } => Error::NoSupervision { source: source(errno) },
         }
     }
 }
@@ -114,4 +122,11 @@ pub(super) fn answer(mut to: impl Write) -> io::Result<()> {
 pub(super) fn wait_for_answer(mut from: impl Read) -> io::Result<()> {
     let mut byte = [0];
     from.read_exact(&mut byte)
+}
+
+/// Waits for a byte; tells whether it is the answer to a word.
+pub(super) fn is_answer(mut from: impl Read) -> io::Result<bool> {
+    let mut byte = [0];
+    from.read_exact(&mut byte)?;
+    Ok(byte == [GO])
 }

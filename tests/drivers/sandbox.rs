@@ -4,20 +4,26 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit, reason = "a test's other half")]
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ocibuild::report::Stream;
-use ocibuild::rootfs::{self, Extras, Lower, Mounted, Sidecar, Space};
-use ocibuild::sandbox::{self, Cancel, Entry, Request, Spec};
+use ocibuild::rootfs::{self, EntryPath, Extras, Lower, Mounted, Plain, Sidecar, Space, Truth};
+use ocibuild::sandbox::{
+    self, Cancel, Entry, Mode, Owners, Ownership, Parent, Request, Scope, Spec,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 #[derive(Deserialize)]
 struct Job {
     request: String,
+    /// Who keeps the owners: `tree`, `discard`, or a scope of a supervisor.
+    #[serde(default)]
+    owners: Option<String>,
     acts: Vec<Act>,
 }
 
@@ -39,6 +45,8 @@ enum Act {
         folders: Vec<String>,
     },
     Unmount,
+    /// What every entry of the tree is in truth.
+    Truth,
     /// A step; its root is the mounted tree unless it names one.
     Run {
         spec: Box<Spec>,
@@ -71,7 +79,11 @@ fn main() {
     match sandbox::enter(request) {
         Ok(Entry::Ended(code)) => std::process::exit(i32::from(code)),
         Ok(Entry::Inside(entered)) => {
-            let results = carry_out(job.acts);
+            let owners = job.owners.unwrap_or_else(|| match entered.mode {
+                Mode::Single => "full".to_owned(),
+                _ => "tree".to_owned(),
+            });
+            let results = carry_out(&owners, job.acts);
             println!("{}", json!({ "flavour": entered.mode.flavour(), "results": results }));
         }
         Err(error) => {
@@ -92,8 +104,9 @@ fn describe(error: &dyn std::error::Error) -> String {
     texts.join(": ")
 }
 
-fn carry_out(acts: Vec<Act>) -> Vec<Value> {
+fn carry_out(owners: &str, acts: Vec<Act>) -> Vec<Value> {
     let mut mounted: Option<Mounted> = None;
+    let mut ownership: Option<Ownership> = None;
     let mut spaces = Vec::new();
     let mut results = Vec::new();
     for act in acts {
@@ -118,6 +131,17 @@ fn carry_out(acts: Vec<Act>) -> Vec<Value> {
                 let result = rootfs::mount(&lowers, &space, &extras);
                 let value = told(&result);
                 mounted = result.ok();
+                let scope = match owners {
+                    "full" => Some(Scope::Full),
+                    "nodes" => Some(Scope::Nodes),
+                    "light" => Some(Scope::Light),
+                    _ => None,
+                };
+                if let (Some(mounted), Some(scope)) = (&mounted, scope) {
+                    let parents: Vec<_> = lowers.into_iter().map(Parent::unpacked).collect();
+                    let (merged, upper) = (mounted.merged(), mounted.upper());
+                    ownership = Some(Ownership::overlay(scope, merged, upper, &parents).unwrap());
+                }
                 value
             }
             Act::Unmount => told(&mounted.take().map(Mounted::unmount).transpose()),
@@ -128,7 +152,12 @@ fn carry_out(acts: Vec<Act>) -> Vec<Value> {
                     mounted.merged().clone_into(&mut spec.root);
                 }
                 spec.timeout = timeout.map(Duration::from_secs_f64);
-                run(&spec, cancel_after)
+                let owners = match (&ownership, owners) {
+                    (Some(ownership), _) => Owners::Kept(ownership),
+                    (None, "discard") => Owners::Nobody,
+                    _ => Owners::Tree,
+                };
+                run(&spec, owners, cancel_after)
             }
             Act::Shell(script) => {
                 let mut command = Command::new("/bin/sh");
@@ -144,6 +173,15 @@ fn carry_out(acts: Vec<Act>) -> Vec<Value> {
                     "out": String::from_utf8_lossy(&output.stdout),
                     "err": String::from_utf8_lossy(&output.stderr),
                 })
+            }
+            Act::Truth => {
+                let truth: &dyn Truth = match &ownership {
+                    Some(ownership) => ownership,
+                    None => &Plain,
+                };
+                let mut lines = Vec::new();
+                list(mounted.as_ref().unwrap().merged(), &EntryPath::default(), truth, &mut lines);
+                json!(lines)
             }
             Act::Usage => {
                 let space: &Space = spaces.last().unwrap();
@@ -162,6 +200,28 @@ fn carry_out(acts: Vec<Act>) -> Vec<Value> {
     results
 }
 
+/// Lists the entries of a tree: path, uid, gid, mode, device, capability.
+fn list(root: &Path, path: &EntryPath, truth: &dyn Truth, lines: &mut Vec<String>) {
+    let file = root.join(path.as_path());
+    let stat = std::fs::symlink_metadata(&file).unwrap();
+    let known = truth.now(path).unwrap().unwrap_or_default();
+    let capability = known.capability.unwrap_or_else(|| {
+        let mut value = [0; 64];
+        let read = rustix::fs::lgetxattr(&file, "security.capability", &mut value).unwrap_or(0);
+        value[..read].to_vec()
+    });
+    let hex: String = capability.iter().map(|byte| format!("{byte:02x}")).collect();
+    let device = known.device.map(|device| format!("{device:?}")).unwrap_or_default();
+    let (uid, gid) = (known.uid.unwrap_or(stat.uid()), known.gid.unwrap_or(stat.gid()));
+    lines.push(format!("{path} {uid} {gid} {:o} {device} {hex}", stat.mode()));
+    if stat.is_dir() {
+        for name in ocibuild::disk::list(&file).unwrap() {
+            use std::os::unix::ffi::OsStrExt;
+            list(root, &path.join(name.as_bytes()), truth, lines);
+        }
+    }
+}
+
 fn told<T, E: std::error::Error + 'static>(result: &Result<T, E>) -> Value {
     match result {
         Ok(_) => json!("ok"),
@@ -169,7 +229,7 @@ fn told<T, E: std::error::Error + 'static>(result: &Result<T, E>) -> Value {
     }
 }
 
-fn run(spec: &Spec, cancel_after: Option<f64>) -> Value {
+fn run(spec: &Spec, owners: Owners<'_>, cancel_after: Option<f64>) -> Value {
     let cancel = Arc::new(Cancel::default());
     if let Some(seconds) = cancel_after {
         let cancel = Arc::clone(&cancel);
@@ -186,7 +246,7 @@ fn run(spec: &Spec, cancel_after: Option<f64>) -> Value {
             Stream::Err => err.push(line),
         }
     };
-    match sandbox::run(spec, &mut output, &cancel) {
+    match sandbox::run(spec, owners, &mut output, &cancel) {
         Ok(outcome) => json!({ "outcome": outcome, "out": out, "err": err }),
         Err(error) => json!({ "error": describe(&error), "out": out, "err": err }),
     }

@@ -1,0 +1,257 @@
+//! New files. The kernel makes them, as root's, unless they are to be somebody else's, lie in a
+//! set-gid folder of another group, are device nodes, or take a name that the layers below know
+//! something of: then the supervisor makes them, since it can't know when the kernel is done.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+
+use super::calls::Op;
+use super::credentials::Credentials;
+use super::kernel::{self, Answer};
+use super::layout::decode_device;
+use super::owners::Scope;
+use super::step::{Call, Handled};
+use super::tracee::{At, Errno, Place, errno, id, look_at};
+use crate::rootfs::{DeviceKind, Record};
+
+/// What is to be made.
+enum Thing {
+    Folder(u32),
+    Symlink(CString),
+    Node(u32, u64),
+    /// Flags and mode.
+    File(u64, u32),
+}
+
+pub(super) fn create(call: &Call<'_>) -> Handled {
+    let a = call.arguments;
+    let named = |dir: u64, path: u64| At::dir(dir, path, false);
+    let (at, thing) = match call.op {
+        Op::Mkdir => (At::path(a[0], false), Thing::Folder(id(a[1]))),
+        Op::Mkdirat => (named(a[0], a[1]), Thing::Folder(id(a[2]))),
+        Op::Symlink => (At::path(a[1], false), Thing::Symlink(target(call, a[0])?)),
+        Op::Symlinkat => (named(a[1], a[2]), Thing::Symlink(target(call, a[0])?)),
+        Op::Mknod => (At::path(a[0], false), Thing::Node(id(a[1]), a[2])),
+        Op::Mknodat => (named(a[0], a[1]), Thing::Node(id(a[2]), a[3])),
+        Op::Open => (At::path(a[0], true), Thing::File(u64::from(id(a[1])), id(a[2]))),
+        Op::Openat => (At::dir(a[0], a[1], true), Thing::File(u64::from(id(a[2])), id(a[3]))),
+        Op::Creat => {
+            let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+            (At::path(a[0], true), Thing::File(u64::from(flags.cast_unsigned()), id(a[1])))
+        }
+        _ => match open_how(call)? {
+            Some((at, flags, mode)) => (at, Thing::File(flags, mode)),
+            None => return Ok(Answer::Continue),
+        },
+    };
+    if let Thing::Node(mode, _) = thing
+        && is_device(mode)
+    {
+        if call.step.scope() == Scope::Light {
+            call.step.wants_more.store(true, Ordering::Release);
+            return Err(libc::EPERM);
+        }
+        if call.other().is_some_and(|who| !who.capable) {
+            return Err(libc::EPERM);
+        }
+        let place = call.place(at)?;
+        return make(call, &place, &thing, call.other().as_ref(), true);
+    }
+    if call.step.scope() == Scope::Light {
+        return Ok(Answer::Continue);
+    }
+    let other = call.other().filter(|who| !who.makes_roots_files());
+    let may_inherit = call.ownership().has_groups();
+    if other.is_none() && !may_inherit && !call.ownership().goes_by_path() {
+        return Ok(Answer::Continue);
+    }
+    let Ok(place) = call.place(at) else { return Ok(Answer::Continue) };
+    let has_known_name = place.name().is_some_and(|name| call.ownership().is_known_name(name));
+    if other.is_none() && !may_inherit && !has_known_name {
+        return Ok(Answer::Continue);
+    }
+    make(call, &place, &thing, other.as_ref(), has_known_name)
+}
+
+fn target(call: &Call<'_>, address: u64) -> Result<CString, Errno> {
+    CString::new(call.tracee.text(address)?).map_err(|_| libc::EINVAL)
+}
+
+fn is_device(mode: u32) -> bool {
+    matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK)
+}
+
+/// Reads what `openat2` asks for; `None` where that is the kernel's alone.
+fn open_how(call: &Call<'_>) -> Result<Option<(At, u64, u32)>, Errno> {
+    let a = call.arguments;
+    let how = call.tracee.bytes(a[2], 24)?;
+    let long = |at: usize| how[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
+    let (flags, mode, resolve) = (long(0), long(8), long(16));
+    let makes = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY).cast_unsigned();
+    // Restricted ways through the tree are rare, and nobody takes them to make files as another.
+    if flags & u64::from(makes) == 0 || resolve != 0 {
+        return Ok(None);
+    }
+    Ok(Some((At::dir(a[0], a[1], true), flags, id(mode))))
+}
+
+/// Makes it and remembers whose it is. `must` where it needs a record even as root's own.
+fn make(
+    call: &Call<'_>,
+    place: &Place,
+    thing: &Thing,
+    other: Option<&Credentials>,
+    must: bool,
+) -> Handled {
+    if let Thing::File(flags, mode) = thing
+        && flags & u64::from(libc::O_TMPFILE.cast_unsigned())
+            == u64::from(libc::O_TMPFILE.cast_unsigned())
+    {
+        return unnamed(call, place, *flags, *mode, other);
+    }
+    // Whatever is wrong with the path, the kernel finds out, too.
+    let Ok((folder, name)) = place.split() else { return Ok(Answer::Continue) };
+    let Ok(folder) = folder.open() else { return Ok(Answer::Continue) };
+    let owner = owner_in(call, &folder, other)?;
+    if owner == (0, 0) && !must {
+        return Ok(Answer::Continue);
+    }
+    let exists = || {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::statat(&folder, &*name, flags).is_ok()
+    };
+    if exists() {
+        return Ok(Answer::Continue);
+    }
+    let umask = call.tracee.umask()?;
+    let masked = |mode: u32| Mode::from_raw_mode(mode & 0o7777 & !umask);
+    let raw = |error: rustix::io::Errno| error.raw_os_error();
+    let mut record = Record { uid: Some(owner.0), gid: Some(owner.1), ..Record::default() };
+    if call.step.scope() == Scope::Nodes {
+        record = Record::default();
+    }
+    match thing {
+        Thing::Folder(mode) => {
+            rustix::fs::mkdirat(&folder, &*name, masked(*mode)).map_err(raw)?;
+        }
+        Thing::Symlink(target) => {
+            rustix::fs::symlinkat(&**target, &folder, &*name).map_err(raw)?;
+        }
+        Thing::Node(mode, device) => {
+            let kind = match mode & libc::S_IFMT {
+                libc::S_IFIFO => FileType::Fifo,
+                libc::S_IFSOCK => FileType::Socket,
+                libc::S_IFREG | 0 | libc::S_IFCHR | libc::S_IFBLK => FileType::RegularFile,
+                _ => return Ok(Answer::Continue),
+            };
+            if is_device(*mode) {
+                let (major, minor) = decode_device(*device);
+                let kind = match mode & libc::S_IFMT {
+                    libc::S_IFBLK => DeviceKind::Block,
+                    _ => DeviceKind::Character,
+                };
+                record.device = Some((kind, major, minor));
+            }
+            rustix::fs::mknodat(&folder, &*name, kind, masked(*mode), 0).map_err(raw)?;
+        }
+        Thing::File(flags, mode) => {
+            let flags = file_flags(*flags) | OFlags::EXCL | OFlags::NOFOLLOW;
+            let file = match rustix::fs::openat(&folder, &*name, flags, masked(*mode)) {
+                Ok(file) => file,
+                Err(rustix::io::Errno::EXIST) => return Ok(Answer::Continue),
+                Err(error) => return Err(raw(error)),
+            };
+            if call.step.scope() == Scope::Nodes {
+                own_natively(call, &file)?;
+            }
+            call.remember(file.as_fd(), &record)?;
+            return hand_over(call, &file);
+        }
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(&folder, &*name, flags, Mode::empty()).map_err(raw)?;
+    if call.step.scope() == Scope::Nodes {
+        own_natively(call, &made)?;
+    }
+    call.remember(made.as_fd(), &record)?;
+    Ok(Answer::Value(0))
+}
+
+/// Whose a new file in a folder is.
+fn owner_in(
+    call: &Call<'_>,
+    folder: &OwnedFd,
+    other: Option<&Credentials>,
+) -> Result<(u32, u32), Errno> {
+    let (uid, mut gid) = other.map_or((0, 0), |who| (who.user.files, who.group.files));
+    if call.ownership().has_groups() {
+        let status = look_at(folder)?;
+        if u32::from(status.stx_mode) & libc::S_ISGID != 0 {
+            let record = call.record_of(folder.as_fd(), &status);
+            gid = call.owner_of(&status, &record).1;
+        }
+    }
+    Ok((uid, gid))
+}
+
+fn file_flags(flags: u64) -> OFlags {
+    OFlags::from_bits_retain(id(flags)) | OFlags::CLOEXEC
+}
+
+/// A file without a name, which may get one by `linkat`.
+fn unnamed(
+    call: &Call<'_>,
+    place: &Place,
+    flags: u64,
+    mode: u32,
+    other: Option<&Credentials>,
+) -> Handled {
+    let Ok(folder) = place.open() else { return Ok(Answer::Continue) };
+    let (uid, gid) = owner_in(call, &folder, other)?;
+    if (uid, gid) == (0, 0) || call.step.scope() != Scope::Full {
+        return Ok(Answer::Continue);
+    }
+    let mode = Mode::from_raw_mode(mode & 0o7777 & !call.tracee.umask()?);
+    let file = rustix::fs::openat(&folder, ".", file_flags(flags), mode)
+        .map_err(rustix::io::Errno::raw_os_error)?;
+    let record = Record { uid: Some(uid), gid: Some(gid), ..Record::default() };
+    call.remember(file.as_fd(), &record)?;
+    hand_over(call, &file)
+}
+
+/// Gives the process a file that it asked to open.
+fn hand_over(call: &Call<'_>, file: &OwnedFd) -> Handled {
+    let flags = match call.op {
+        Op::Open => call.arguments[1],
+        Op::Openat => call.arguments[2],
+        Op::Openat2 => {
+            call.tracee.bytes(call.arguments[2], 8)?.try_into().map_or(0, u64::from_le_bytes)
+        }
+        _ => 0,
+    };
+    let close = id(flags).cast_signed() & libc::O_CLOEXEC != 0;
+    kernel::answer_with_fd(call.step.listener, call.id, file.as_fd(), close)
+        .map_err(|error| errno(&error))
+}
+
+/// Gives what the supervisor made the ids of the process: it is root, and the process may not be.
+fn own_natively(call: &Call<'_>, made: &OwnedFd) -> Result<(), Errno> {
+    let path = format!("{}/status", call.tracee.pid);
+    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(rustix::io::Errno::raw_os_error)?;
+    let mut text = [0; 1024];
+    let length = rustix::io::read(&file, &mut text).map_err(rustix::io::Errno::raw_os_error)?;
+    let text = String::from_utf8_lossy(&text[..length]);
+    let files = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().nth(3)?.parse::<u32>().ok()
+    };
+    let (Some(uid), Some(gid)) = (files("Uid:"), files("Gid:")) else { return Err(libc::EIO) };
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    let flags = rustix::fs::AtFlags::EMPTY_PATH;
+    rustix::fs::chownat(made, "", Some(uid), Some(gid), flags)
+        .map_err(rustix::io::Errno::raw_os_error)
+}

@@ -1,0 +1,188 @@
+//! The threads that answer: they enter the step's mount namespace, so that its paths mean the same
+//! to them, and take calls one after the other.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Barrier, Mutex, PoisonError};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::thread::LinkNameSpaceType;
+
+use super::calls::{self, Arch, Op, Row, Theme};
+use super::credentials::Credentials;
+use super::kernel::{self, Answer, Notice};
+use super::owners::{Ownership, Scope};
+use super::step::{Call, Handled, Step};
+use super::tracee::look_at;
+use super::{chown, create, exec, ids, moves, stat, xattr};
+
+/// How many threads answer.
+const THREADS: usize = 4;
+
+/// What a supervisor is given.
+#[derive(Debug)]
+pub(in crate::sandbox) struct Supervised<'s> {
+    pub(in crate::sandbox) ownership: &'s Ownership,
+    pub(in crate::sandbox) listener: OwnedFd,
+    /// Process 1 of the step, in the build's process namespace.
+    pub(in crate::sandbox) pid: i32,
+    /// Whom the step begins as.
+    pub(in crate::sandbox) user: (u32, u32, Vec<u32>),
+}
+
+/// Why a supervisor ended.
+#[derive(Debug)]
+pub(in crate::sandbox) enum Ended {
+    /// Nobody is left to be answered.
+    Done,
+    /// The step wants to make a device node.
+    WantsMore,
+    /// Something failed.
+    Failed(io::Error),
+}
+
+/// Answers until nobody asks any more. `ready` is called when this thread is in place, `more` when
+/// the step is to be ended since it wants what the scope doesn't cover. The calling thread gets
+/// another root and can be used for nothing else afterwards.
+pub(in crate::sandbox) fn supervise(
+    with: &Supervised<'_>,
+    ready: &(dyn Fn() + Sync),
+    more: &(dyn Fn() + Sync),
+) -> Ended {
+    kernel::wake_in_place(with.listener.as_fd());
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, THREADS));
+    let run = || -> io::Result<bool> {
+        let root = enter(with.pid)?;
+        let (uid, gid, groups) = with.user.clone();
+        let first = Credentials::new(uid, gid, groups);
+        let step = Step::new(with.ownership, with.listener.as_fd(), root, first)
+            .map_err(io::Error::from_raw_os_error)?;
+        let (step, turn, apart) = (&step, &Mutex::new(()), &Barrier::new(threads));
+        let result = std::thread::scope(|scope| {
+            let workers: Vec<_> = (1..threads)
+                .map(|_| {
+                    scope.spawn(move || {
+                        // It begins where this thread is, and then has a root and a folder of its
+                        // own.
+                        let result = kernel::leave_shared_folders();
+                        apart.wait();
+                        result.and_then(|()| answer_all(step, turn, more))
+                    })
+                })
+                .collect();
+            apart.wait();
+            ready();
+            let mut result = answer_all(step, turn, more);
+            for worker in workers {
+                let other = worker.join().unwrap_or_else(|_| Err(io::Error::other("a panic")));
+                result = result.and(other);
+            }
+            result
+        });
+        result.map(|()| step.wants_more.load(Ordering::Acquire))
+    };
+    let result = run();
+    with.ownership.unpin();
+    match result {
+        Ok(false) => Ended::Done,
+        Ok(true) => Ended::WantsMore,
+        Err(error) => Ended::Failed(error),
+    }
+}
+
+/// Moves this thread to where the step is, with the build's `/proc` as its folder. Returns the
+/// step's root.
+fn enter(pid: i32) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
+    let path = format!("/proc/{pid}/ns/mnt");
+    let mounts = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    kernel::leave_shared_folders()?;
+    let mount = Some(LinkNameSpaceType::Mount);
+    rustix::thread::move_into_link_name_space(mounts.as_fd(), mount)?;
+    let root = rustix::fs::open("/", flags, Mode::empty())?;
+    rustix::process::fchdir(&proc)?;
+    rustix::process::umask(Mode::empty());
+    Ok(root)
+}
+
+/// Answers calls until there are none any more.
+fn answer_all(step: &Step<'_>, turn: &Mutex<()>, more: &(dyn Fn() + Sync)) -> io::Result<()> {
+    loop {
+        let notice = {
+            // One waits for all: who is told that there is a call must find it.
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            kernel::receive(step.listener)?
+        };
+        let Some(notice) = notice else { return Ok(()) };
+        let answer = answer(step, &notice);
+        kernel::send(step.listener, notice.id, answer)?;
+        if step.wants_more.load(Ordering::Acquire) {
+            more();
+        }
+    }
+}
+
+fn answer(step: &Step<'_>, notice: &Notice) -> Answer {
+    let arch = Arch::from_audit(notice.architecture);
+    let found = arch.and_then(|arch| Some((arch, calls::find(arch, notice.number)?)));
+    let Some((arch, row)) = found else { return Answer::Continue };
+    let call = Call::new(step, notice, arch, row.0);
+    let handle = || match row.1 {
+        Theme::Owner => chown::chown(&call),
+        Theme::Stat => stat::stat(&call),
+        Theme::Xattr | Theme::SetXattr => xattr::xattr(&call),
+        Theme::Node | Theme::Create => create::create(&call),
+        Theme::Move => {
+            moves::relocate(&call);
+            Ok(Answer::Continue)
+        }
+        Theme::SetId => ids::set(&call),
+        Theme::GetId => ids::get(&call),
+        Theme::Exec => exec::execute(&call),
+        Theme::Limit => ids::limit(&call),
+    };
+    let handle = || -> Handled {
+        if step.chroots.load(Ordering::Acquire) { in_its_root(&call, handle) } else { handle() }
+    };
+    // A call without an answer would wait forever.
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(handle));
+    result.unwrap_or(Err(libc::EIO)).unwrap_or_else(Answer::Error)
+}
+
+/// Handles a call with the process's own root as this thread's, where it has another than the step.
+fn in_its_root(call: &Call<'_>, handle: impl Fn() -> Handled) -> Handled {
+    let raw = |error: rustix::io::Errno| error.raw_os_error();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = format!("{}/root", call.tracee.pid);
+    let Ok(root) = rustix::fs::openat(CWD, path, flags, Mode::empty()) else {
+        return Ok(Answer::Continue);
+    };
+    if call.step.is_root(&look_at(&root)?) {
+        return handle();
+    }
+    let proc = rustix::fs::open(".", flags, Mode::empty()).map_err(raw)?;
+    let switch = |to: &OwnedFd| -> Result<(), i32> {
+        rustix::process::fchdir(to).map_err(raw)?;
+        rustix::process::chroot(".").map_err(raw)?;
+        rustix::process::fchdir(&proc).map_err(raw)
+    };
+    switch(&root)?;
+    let result = handle();
+    switch(&call.step.root)?;
+    result
+}
+
+/// Tells whether a scope wants a call answered; `by_path` where owners of files are known by path.
+pub(in crate::sandbox) fn wants(scope: Scope, row: &Row, by_path: bool) -> bool {
+    match scope {
+        Scope::Light => matches!(row.1, Theme::Node | Theme::SetXattr),
+        Scope::Nodes => match row.1 {
+            Theme::Node | Theme::SetXattr | Theme::Stat => true,
+            Theme::Create | Theme::Move => by_path,
+            _ => row.0 == Op::Chroot,
+        },
+        Scope::Full => row.1 != Theme::Move || by_path,
+    }
+}

@@ -1,0 +1,75 @@
+//! Answers system calls of a step in the kernel's place, so that a build with one id leaves the
+//! owners, device nodes and file capabilities that root's would have left.
+//!
+//! The filter of the step (`filter`) has the kernel stop the calls of `calls`; threads of the build
+//! receive them (`listener`), read what they ask for in the process's memory (`tracee`), and answer
+//! by theme (`chown`, `stat`, `create`, …) from what is remembered (`owners`, `parents`) and from
+//! who the process believes to be (`credentials`, `step`). What needs no other answer than the
+//! kernel's is given back to it.
+//!
+//! Not imitated: the kernel's own checks of permissions, which see root everywhere; `Uid:` in
+//! `/proc/PID/status`; the ids that sockets and `inotify` tell; owners of sockets in the tree; the
+//! kind of a device node in a folder's listing; that writing to a file takes its capabilities.
+
+mod calls;
+mod chown;
+mod create;
+mod credentials;
+mod exec;
+mod ids;
+mod kernel;
+mod layout;
+mod listener;
+mod moves;
+mod owners;
+mod parents;
+mod stat;
+mod step;
+mod tracee;
+mod xattr;
+
+pub(super) use calls::{Arch, CALLS, Op, Row, Theme, When};
+pub(super) use kernel::install_listener;
+pub(super) use listener::{Ended, Supervised, supervise, wants};
+pub use owners::{Ownership, Scope};
+pub use parents::Parent;
+pub(super) use step::mark;
+
+/// Who keeps the owners that a step gives to files.
+#[derive(Clone, Copy, Debug)]
+pub enum Owners<'o> {
+    /// The tree itself; for a namespace that has all ids.
+    Tree,
+    /// Nobody: a change of owners or ids is answered with success and not done.
+    Nobody,
+    /// A supervisor.
+    Kept(&'o Ownership),
+}
+
+/// What a filter does besides refusing what no step may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Watch {
+    /// Nothing.
+    Nothing,
+    /// It answers changes of owners and ids with success.
+    Discard,
+    /// It has the calls of a scope answered.
+    Supervise {
+        scope: Scope,
+        /// Owners of some files are known by path alone.
+        by_path: bool,
+    },
+}
+
+impl Owners<'_> {
+    pub(super) fn watch(&self) -> Watch {
+        match self {
+            Owners::Tree => Watch::Nothing,
+            Owners::Nobody => Watch::Discard,
+            Owners::Kept(ownership) => {
+                Watch::Supervise { scope: ownership.scope(), by_path: ownership.goes_by_path() }
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The records of a tree: what chown, mknod and setcap left, by inode, and what the layers below
+//! know, by path.
+//!
+//! - An inode number alone is no identity, since file systems use one again at once: a record also
+//!   holds the file's time of birth, or its handle where there is no such time.
+//! - A file that overlay copies up keeps the number it had below until the kernel forgets it, and
+//!   then has that of the upper folder: it is recorded under both.
+//! - An entry of a layer below has no record until it is changed, moved or linked. For that, what
+//!   is made or moved to a name that those layers know something of gets a record at once, so that
+//!   an entry without one is theirs.
+
+#![expect(clippy::disallowed_types, reason = "asked at every stat of a step, and never listed")]
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::CString;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use serde::{Deserialize, Serialize};
+
+use super::kernel::{self, Status};
+use super::parents::{Parent, Parents};
+use super::tracee::look_at;
+use crate::rootfs::{EntryPath, Record, Truth};
+
+/// How many of the last recorded files are held open: as long, their numbers aren't used again.
+/// The kernel's clock for births may stand still for some milliseconds.
+const PINNED: usize = 512;
+
+/// What a supervisor answers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// Attributes that not every tree can hold are refused; a step that makes a device node is to
+    /// be run again with [`Scope::Nodes`].
+    Light,
+    /// Device nodes; owners and ids are the kernel's.
+    Nodes,
+    /// Device nodes, file capabilities, owners, and who a process is.
+    Full,
+}
+
+type Key = (u64, u64);
+
+fn key_of(status: &Status) -> Key {
+    let device = (u64::from(status.stx_dev_major) << 32) | u64::from(status.stx_dev_minor);
+    (device, status.stx_ino)
+}
+
+/// What tells a file from a later one of the same number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Identity {
+    Birth(i64, u32),
+    Handle(Box<[u8]>),
+    Unknown,
+}
+
+fn birth_of(status: &Status) -> Option<Identity> {
+    (status.stx_mask & libc::STATX_BTIME != 0)
+        .then_some(Identity::Birth(status.stx_btime.tv_sec, status.stx_btime.tv_nsec))
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    record: Record,
+    identity: Identity,
+}
+
+/// From where a file is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'v> {
+    /// What leads to this process's descriptors.
+    pub(super) own: &'static str,
+    /// The tree's root.
+    pub(super) root: &'v Path,
+    /// The mount that the tree is seen through.
+    pub(super) mount: u64,
+}
+
+/// Remembers the owners, device nodes and file capabilities of a tree through the steps of a layer.
+pub struct Ownership {
+    scope: Scope,
+    merged: PathBuf,
+    upper: Option<OwnedFd>,
+    before: Parents,
+    /// Whether entries of the layers below are found by path.
+    by_path: bool,
+    mount: u64,
+    entries: RwLock<HashMap<Key, Entry>>,
+    pins: Mutex<VecDeque<OwnedFd>>,
+    has_entries: AtomicBool,
+    has_groups: AtomicBool,
+}
+
+impl fmt::Debug for Ownership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let records = self.entries().len();
+        f.debug_struct("Ownership")
+            .field("scope", &self.scope)
+            .field("merged", &self.merged)
+            .field("records", &records)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ownership {
+    /// Begins for an overlay at `merged` with the folder `upper`, over layers from the bottom up.
+    pub fn overlay(
+        scope: Scope,
+        merged: &Path,
+        upper: &Path,
+        parents: &[Parent],
+    ) -> io::Result<Ownership> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let upper = rustix::fs::open(upper, flags, Mode::empty())?;
+        Ownership::new(scope, merged, Some(upper), Parents::new(parents)?)
+    }
+
+    /// Begins for a tree of its own, whose entries are copies of those of the layers.
+    pub fn plain(scope: Scope, tree: &Path, parents: &[Parent]) -> io::Result<Ownership> {
+        let ownership = Ownership::new(scope, tree, None, Parents::new(parents)?)?;
+        for path in ownership.before.paths() {
+            if let Some(record) = ownership.before.get(path.as_bytes()) {
+                match ownership.set(&path, record) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(ownership)
+    }
+
+    fn new(
+        scope: Scope,
+        merged: &Path,
+        upper: Option<OwnedFd>,
+        before: Parents,
+    ) -> io::Result<Ownership> {
+        let root = CString::new(merged.as_os_str().as_bytes())?;
+        let mount = kernel::statx(libc::AT_FDCWD, &root, 0, libc::STATX_MNT_ID)?.stx_mnt_id;
+        Ok(Ownership {
+            scope,
+            merged: merged.to_owned(),
+            by_path: upper.is_some() && !before.is_empty(),
+            upper,
+            has_groups: AtomicBool::new(before.has_groups()),
+            before,
+            mount,
+            entries: RwLock::default(),
+            pins: Mutex::default(),
+            has_entries: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns what its supervisor answers for.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    fn entries(&self) -> RwLockReadGuard<'_, HashMap<Key, Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entries_mut(&self) -> RwLockWriteGuard<'_, HashMap<Key, Entry>> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether nothing is remembered of any file.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.by_path && !self.has_entries.load(Ordering::Acquire)
+    }
+
+    /// Tells whether a folder may have a group that isn't root's.
+    pub(super) fn has_groups(&self) -> bool {
+        self.has_groups.load(Ordering::Acquire)
+    }
+
+    /// Tells whether what is made or moved to this name must get a record.
+    pub(super) fn is_known_name(&self, name: &[u8]) -> bool {
+        self.by_path && self.before.has_name(name)
+    }
+
+    /// Tells whether entries of the layers below are found by path.
+    pub(super) fn goes_by_path(&self) -> bool {
+        self.by_path
+    }
+
+    /// Lets go of the files that are held open.
+    pub(super) fn unpin(&self) {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Returns the record of an inode.
+    pub(super) fn of_inode(&self, status: &Status, fd: Option<BorrowedFd<'_>>) -> Option<Record> {
+        let key = key_of(status);
+        let stale = {
+            let entries = self.entries();
+            let entry = entries.get(&key)?;
+            let same = match (&entry.identity, birth_of(status)) {
+                (Identity::Birth(..), Some(birth)) => entry.identity == birth,
+                (Identity::Handle(handle), _) => fd.is_none_or(|fd| {
+                    handle_of(fd).is_none_or(|own| own.as_slice() == handle.as_ref())
+                }),
+                _ => true,
+            };
+            if same {
+                return Some(entry.record.clone());
+            }
+            entry.identity.clone()
+        };
+        let mut entries = self.entries_mut();
+        if entries.get(&key).is_some_and(|entry| entry.identity == stale) {
+            entries.remove(&key);
+        }
+        None
+    }
+
+    /// Returns the record of a file: its inode's, or that of its path. `path` is asked for only
+    /// where it matters.
+    pub(super) fn of(
+        &self,
+        view: View<'_>,
+        status: &Status,
+        fd: Option<BorrowedFd<'_>>,
+        path: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<Record> {
+        if self.has_entries.load(Ordering::Acquire)
+            && let Some(record) = self.of_inode(status, fd)
+        {
+            return Some(record);
+        }
+        if !self.by_path || status.stx_mnt_id != view.mount {
+            return None;
+        }
+        self.before.get(&path()?).cloned()
+    }
+
+    /// Returns the record of an open file.
+    pub(super) fn of_fd(
+        &self,
+        view: View<'_>,
+        fd: BorrowedFd<'_>,
+        status: &Status,
+    ) -> Option<Record> {
+        self.of(view, status, Some(fd), || path_in(view, fd))
+    }
+
+    /// Remembers something of a file, besides what is remembered already. The file must not be one
+    /// that overlay would still copy up.
+    pub(super) fn remember(
+        &self,
+        view: View<'_>,
+        fd: BorrowedFd<'_>,
+        change: &Record,
+    ) -> io::Result<()> {
+        let status = look_at(fd).map_err(io::Error::from_raw_os_error)?;
+        let mut record = self.of_fd(view, fd, &status).unwrap_or_default();
+        record.uid = change.uid.or(record.uid);
+        record.gid = change.gid.or(record.gid);
+        record.device = change.device.or(record.device);
+        record.capability = change.capability.clone().or(record.capability);
+
+        let is_folder = u32::from(status.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
+        if is_folder && record.gid.is_some_and(|gid| gid != 0) {
+            self.has_groups.store(true, Ordering::Release);
+        }
+        let identity = birth_of(&status)
+            .or_else(|| handle_of(fd).map(|handle| Identity::Handle(handle.into())))
+            .unwrap_or(Identity::Unknown);
+        let key = key_of(&status);
+        let other = if is_folder { None } else { self.key_above(view, fd, &status) };
+        let entry = Entry { record, identity };
+        let mut entries = self.entries_mut();
+        if let Some(other) = other.filter(|other| *other != key) {
+            entries.insert(other, entry.clone());
+        }
+        entries.insert(key, entry);
+        drop(entries);
+        self.has_entries.store(true, Ordering::Release);
+        if !is_folder && let Ok(pin) = rustix::io::fcntl_dupfd_cloexec(fd, 3) {
+            let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+            if pins.len() >= PINNED {
+                pins.pop_front();
+            }
+            pins.push_back(pin);
+        }
+        Ok(())
+    }
+
+    /// The number that a file of the overlay has in the upper folder.
+    fn key_above(&self, view: View<'_>, fd: BorrowedFd<'_>, status: &Status) -> Option<Key> {
+        let upper = self.upper.as_ref()?;
+        if status.stx_mnt_id != view.mount {
+            return None;
+        }
+        let path = path_in(view, fd)?;
+        let own = format!("{}/fd/{}/", view.own, upper.as_raw_fd());
+        let path = CString::new([own.as_bytes(), &path].concat()).ok()?;
+        let flags = libc::AT_SYMLINK_NOFOLLOW;
+        let above = kernel::statx(libc::AT_FDCWD, &path, flags, libc::STATX_INO).ok()?;
+        Some((key_of(status).0, above.stx_ino))
+    }
+
+    /// The view of a thread of the build.
+    fn outside(&self) -> View<'_> {
+        View { own: "/proc/self", root: &self.merged, mount: self.mount }
+    }
+}
+
+fn handle_of(fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    kernel::handle_of(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+}
+
+/// The path of an open file in the tree.
+pub(super) fn path_in(view: View<'_>, fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let path = format!("{}/fd/{}", view.own, fd.as_raw_fd());
+    below(view, &rustix::fs::readlinkat(CWD, path, Vec::new()).ok()?.into_bytes())
+}
+
+/// A path of the tree, from one that begins at the view's root.
+pub(super) fn below(view: View<'_>, path: &[u8]) -> Option<Vec<u8>> {
+    let root = view.root.as_os_str().as_bytes();
+    let root = root.strip_suffix(b"/").unwrap_or(root);
+    let rest = path.strip_prefix(root)?;
+    Some(if rest.is_empty() { Vec::new() } else { rest.strip_prefix(b"/")?.to_vec() })
+}
+
+impl Truth for Ownership {
+    fn now(&self, path: &EntryPath) -> io::Result<Option<Record>> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let file = self.merged.join(path.as_path());
+        let text = CString::new(file.as_os_str().as_bytes())?;
+        let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID;
+        let flags = libc::AT_SYMLINK_NOFOLLOW;
+        let status = kernel::statx(libc::AT_FDCWD, &text, flags, mask)?;
+        let view = View { mount: status.stx_mnt_id, ..self.outside() };
+        Ok(self.of(view, &status, None, || Some(path.as_bytes().to_vec())))
+    }
+
+    fn before(&self, path: &EntryPath) -> io::Result<Option<Record>> {
+        Ok(self.before.get(path.as_bytes()).cloned())
+    }
+
+    fn set(&self, path: &EntryPath, record: &Record) -> io::Result<()> {
+        let file = self.merged.join(path.as_path());
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&file, flags, Mode::empty())?;
+        if self.upper.is_some() {
+            let status = look_at(&fd).map_err(io::Error::from_raw_os_error)?;
+            copy_up(self.outside(), fd.as_fd(), &status)?;
+        }
+        self.remember(self.outside(), fd.as_fd(), record)
+    }
+}
+
+/// Has overlay copy a file up, by giving it the mode that it has; a symlink, the owner.
+pub(super) fn copy_up(view: View<'_>, fd: BorrowedFd<'_>, status: &Status) -> io::Result<()> {
+    let mode = u32::from(status.stx_mode);
+    if mode & libc::S_IFMT == libc::S_IFLNK {
+        let owner = (Uid::from_raw(status.stx_uid), Gid::from_raw(status.stx_gid));
+        rustix::fs::chownat(fd, "", Some(owner.0), Some(owner.1), AtFlags::EMPTY_PATH)?;
+    } else {
+        let path = format!("{}/fd/{}", view.own, fd.as_raw_fd());
+        rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! `stat` and its kin: where something is remembered of the file, the answer is ours; else it is
+//! the kernel's.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::fs::CWD;
+
+use super::calls::Op;
+use super::kernel::{self, Answer, Status};
+use super::layout::Layout;
+use super::owners::{Scope, below};
+use super::step::{Call, Handled};
+use super::tracee::{At, Place, id, number};
+use crate::rootfs::{DeviceKind, Record};
+
+/// The id that stands for all that aren't mapped.
+const UNMAPPED: u32 = 65534;
+
+pub(super) fn stat(call: &Call<'_>) -> Handled {
+    if call.ownership().is_empty() {
+        return Ok(Answer::Continue);
+    }
+    let a = call.arguments;
+    let (at, buffer) = match call.op {
+        Op::Newfstatat | Op::Fstatat64 => (At::flags(a[0], a[1], a[3]), a[2]),
+        Op::Statx => (At::flags(a[0], a[1], a[2]), a[4]),
+        Op::Fstat | Op::Fstat64 => (At::fd(a[0]), a[1]),
+        Op::Stat | Op::Stat64 => (At::path(a[0], true), a[1]),
+        _ => (At::path(a[0], false), a[1]),
+    };
+    // Whatever goes wrong, the kernel says it best.
+    let Ok(place) = call.place(at) else { return Ok(Answer::Continue) };
+    let Ok(status) = place.look() else { return Ok(Answer::Continue) };
+    let record = record_at(call, &place, &status);
+    let full = call.step.scope() == Scope::Full;
+    let foreign = full && (status.stx_uid == UNMAPPED || status.stx_gid == UNMAPPED);
+    let record = match record {
+        None if !foreign => return Ok(Answer::Continue),
+        Some(record)
+            if !foreign
+                && record.device.is_none()
+                && record.uid.is_none_or(|uid| uid == status.stx_uid)
+                && record.gid.is_none_or(|gid| gid == status.stx_gid) =>
+        {
+            return Ok(Answer::Continue);
+        }
+        record => record.unwrap_or_default(),
+    };
+    let status = if call.op == Op::Statx {
+        // With the caller's own wishes, which may tell more.
+        let Ok(fd) = place.open() else { return Ok(Answer::Continue) };
+        let flags = libc::AT_EMPTY_PATH | (number(a[2]) & libc::AT_STATX_SYNC_TYPE);
+        match kernel::statx(fd.as_raw_fd(), c"", flags, id(a[3])) {
+            Ok(status) => status,
+            Err(_) => return Ok(Answer::Continue),
+        }
+    } else {
+        status
+    };
+    let told = tell(call, status, &record);
+    if call.op == Op::Statx {
+        call.tracee.write(buffer, kernel::bytes_of(&told))?;
+    } else {
+        let bytes = Layout::of(call.arch, call.op).encode(&told).ok_or(libc::EOVERFLOW)?;
+        call.tracee.write(buffer, &bytes)?;
+    }
+    Ok(Answer::Value(0))
+}
+
+/// Finds what is remembered of a place, with as few calls as it takes.
+fn record_at(call: &Call<'_>, place: &Place, status: &Status) -> Option<Record> {
+    let (ownership, view) = (call.ownership(), call.step.view());
+    if !ownership.goes_by_path() {
+        return ownership.of_inode(status, None);
+    }
+    let path = || {
+        if place.own_name().is_some_and(|name| !ownership.is_known_name(name)) {
+            return None;
+        }
+        if let Some(link) = place.fd_link() {
+            let path = rustix::fs::readlinkat(CWD, link, Vec::new()).ok()?;
+            return below(view, path.as_bytes());
+        }
+        let fd = place.open().ok()?;
+        super::owners::path_in(view, fd.as_fd())
+    };
+    ownership.of(view, status, None, path)
+}
+
+/// What the step is told of a file.
+fn tell(call: &Call<'_>, mut status: Status, record: &Record) -> Status {
+    if call.step.scope() == Scope::Full {
+        (status.stx_uid, status.stx_gid) = call.owner_of(&status, record);
+    }
+    if let Some((kind, major, minor)) = record.device {
+        let kind = match kind {
+            DeviceKind::Block => libc::S_IFBLK,
+            DeviceKind::Character => libc::S_IFCHR,
+        };
+        status.stx_mode = (status.stx_mode & 0o7777) | (kind & 0xffff) as u16;
+        (status.stx_rdev_major, status.stx_rdev_minor) = (major, minor);
+        (status.stx_size, status.stx_blocks) = (0, 0);
+    }
+    status
+}

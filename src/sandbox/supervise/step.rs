@@ -1,0 +1,162 @@
+//! One step under supervision: who its processes are, and what a handler gets.
+//!
+//! A process's credentials are an entry of the step's table. Which one, the process carries itself,
+//! as the soft limit of its resident set: no kernel heeds that limit, and every kernel hands it on
+//! over fork and exec, so that nobody has to follow processes.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use super::calls::{Arch, Op};
+use super::credentials::Credentials;
+use super::kernel::{self, Answer, Notice, Status};
+use super::owners::{Ownership, Scope, View};
+use super::tracee::{At, Errno, Place, Tracee, errno, look_at};
+use crate::rootfs::Record;
+
+/// The limit that means the table's first entry.
+const MARK: u64 = 0x6f63_6962_0000;
+
+/// Returns the soft limit that stands for an entry of the table, below a hard limit.
+pub(in crate::sandbox) fn mark(hard: Option<u64>, entry: u64) -> u64 {
+    match hard {
+        Some(hard) if hard < MARK + (1 << 32) => entry,
+        _ => MARK + entry,
+    }
+}
+
+pub(super) struct Step<'s> {
+    pub(super) ownership: &'s Ownership,
+    pub(super) listener: BorrowedFd<'s>,
+    /// The step's root.
+    pub(super) root: OwnedFd,
+    root_status: Status,
+    table: RwLock<Vec<Credentials>>,
+    /// Whether a process may be somebody else than root.
+    others: AtomicBool,
+    /// Whether a process may have another root.
+    pub(super) chroots: AtomicBool,
+    /// Set when the step must run again with a wider scope.
+    pub(super) wants_more: AtomicBool,
+}
+
+impl<'s> Step<'s> {
+    /// `root` is the step's, `first` who it begins as.
+    pub(super) fn new(
+        ownership: &'s Ownership,
+        listener: BorrowedFd<'s>,
+        root: OwnedFd,
+        first: Credentials,
+    ) -> Result<Step<'s>, Errno> {
+        let others = AtomicBool::new(first != Credentials::new(0, 0, first.groups.clone()));
+        let table = RwLock::new(vec![first]);
+        let root_status = look_at(&root)?;
+        let (chroots, wants_more) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Step { ownership, listener, root, root_status, table, others, chroots, wants_more })
+    }
+
+    pub(super) fn view(&self) -> View<'static> {
+        View { own: "self", root: Path::new("/"), mount: self.root_status.stx_mnt_id }
+    }
+
+    pub(super) fn scope(&self) -> Scope {
+        self.ownership.scope()
+    }
+
+    /// Tells whether a root is the step's own.
+    pub(super) fn is_root(&self, status: &Status) -> bool {
+        let id = |status: &Status| (status.stx_mnt_id, status.stx_ino);
+        id(status) == id(&self.root_status)
+    }
+}
+
+/// A system call of a step.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'c> {
+    pub(super) step: &'c Step<'c>,
+    pub(super) tracee: Tracee,
+    pub(super) arch: Arch,
+    pub(super) op: Op,
+    pub(super) id: u64,
+    pub(super) arguments: [u64; 6],
+}
+
+pub(super) type Handled = Result<Answer, Errno>;
+
+impl<'c> Call<'c> {
+    pub(super) fn new(step: &'c Step<'c>, notice: &Notice, arch: Arch, op: Op) -> Call<'c> {
+        let tracee = Tracee { pid: notice.pid };
+        Call { step, tracee, arch, op, id: notice.id, arguments: notice.arguments }
+    }
+
+    pub(super) fn ownership(&self) -> &'c Ownership {
+        self.step.ownership
+    }
+
+    pub(super) fn place(&self, at: At) -> Result<Place, Errno> {
+        self.tracee.place(at)
+    }
+
+    /// Who the process is.
+    pub(super) fn credentials(&self) -> Credentials {
+        let table = self.step.table.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = if table.len() == 1 { Ok(0) } else { self.entry() };
+        let found = entry.ok().and_then(|entry| table.get(entry)).or_else(|| table.first());
+        found.cloned().unwrap_or_else(|| Credentials::new(0, 0, Vec::new()))
+    }
+
+    /// Who the process is, unless it is root like every other.
+    pub(super) fn other(&self) -> Option<Credentials> {
+        if self.step.scope() != Scope::Full || !self.step.others.load(Ordering::Acquire) {
+            return None;
+        }
+        Some(self.credentials())
+    }
+
+    fn entry(&self) -> Result<usize, Errno> {
+        let (soft, _) = kernel::resident_limit(self.tracee.pid).map_err(|error| errno(&error))?;
+        let entry = if soft >= MARK { soft - MARK } else { soft };
+        usize::try_from(entry).map_err(|_| libc::EINVAL)
+    }
+
+    /// Makes the process somebody else.
+    pub(super) fn become_other(&self, credentials: Credentials) -> Result<(), Errno> {
+        let entry = {
+            let mut table = self.step.table.write().unwrap_or_else(PoisonError::into_inner);
+            table.iter().position(|known| *known == credentials).unwrap_or_else(|| {
+                self.step.others.store(true, Ordering::Release);
+                table.push(credentials);
+                table.len() - 1
+            })
+        };
+        let (_, hard) = kernel::resident_limit(self.tracee.pid).map_err(|error| errno(&error))?;
+        let soft = mark((hard != u64::MAX).then_some(hard), entry as u64);
+        // The number may be another process's by now.
+        if !kernel::is_waiting(self.step.listener, self.id) {
+            return Err(libc::ESRCH);
+        }
+        kernel::set_resident_limit(self.tracee.pid, soft, hard).map_err(|error| errno(&error))
+    }
+
+    /// Remembers something of a file.
+    pub(super) fn remember(&self, fd: BorrowedFd<'_>, record: &Record) -> Result<(), Errno> {
+        self.ownership().remember(self.step.view(), fd, record).map_err(|error| errno(&error))
+    }
+
+    /// What is remembered of a file.
+    pub(super) fn record_of(&self, fd: BorrowedFd<'_>, status: &Status) -> Record {
+        self.ownership().of_fd(self.step.view(), fd, status).unwrap_or_default()
+    }
+
+    /// The file's owner and group as the step sees them.
+    pub(super) fn owner_of(&self, status: &Status, record: &Record) -> (u32, u32) {
+        // Whose id isn't mapped is somebody of the machine: root, as where all are.
+        let natural = |id: u32| if self.step.scope() == Scope::Full { 0 } else { id };
+        (
+            record.uid.unwrap_or_else(|| natural(status.stx_uid)),
+            record.gid.unwrap_or_else(|| natural(status.stx_gid)),
+        )
+    }
+}

@@ -1,0 +1,252 @@
+//! The process that waits for an answer: its memory, and its paths as the supervising thread sees
+//! them. That thread has the step's root as its own and the build's `/proc` as its working folder.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::kernel::{self, Status};
+
+/// An errno, which the waiting call gets unless the kernel finds a truer one.
+pub(super) type Errno = i32;
+
+pub(super) fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// The longest path, with its NUL.
+const PATH_MAX: usize = 4096;
+const PAGE: u64 = 4096;
+
+/// Looks at what statx tells of any file system, and at what tells files apart.
+const MASK: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID;
+
+/// A file as a system call names it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
+    pub(super) dir: i32,
+    /// The address of the path; `None` for what `dir` itself is.
+    pub(super) path: Option<u64>,
+    pub(super) follow: bool,
+    /// An empty path means `dir` itself.
+    pub(super) empty: bool,
+}
+
+impl At {
+    pub(super) fn path(path: u64, follow: bool) -> At {
+        At { dir: libc::AT_FDCWD, path: Some(path), follow, empty: false }
+    }
+
+    pub(super) fn fd(fd: u64) -> At {
+        At { dir: number(fd), path: None, follow: true, empty: true }
+    }
+
+    pub(super) fn dir(dir: u64, path: u64, follow: bool) -> At {
+        At { dir: number(dir), path: Some(path), follow, empty: false }
+    }
+
+    /// As the flags of an `…at` call say.
+    pub(super) fn flags(dir: u64, path: u64, flags: u64) -> At {
+        let has = |flag: i32| number(flags) & flag != 0;
+        let empty = has(libc::AT_EMPTY_PATH);
+        let path = (path != 0 || !empty).then_some(path);
+        At { dir: number(dir), path, follow: !has(libc::AT_SYMLINK_NOFOLLOW), empty }
+    }
+}
+
+/// An argument that has 32 bits.
+pub(super) fn number(argument: u64) -> i32 {
+    id(argument).cast_signed()
+}
+
+/// An argument that is an id.
+pub(super) fn id(argument: u64) -> u32 {
+    (argument & 0xffff_ffff) as u32
+}
+
+/// A file as the supervising thread names it, relative to the build's `/proc` where not absolute.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    path: Vec<u8>,
+    follow: bool,
+    /// The path leads through one of the process's descriptors and ends there.
+    pub(super) is_fd: bool,
+}
+
+impl Place {
+    fn text(&self) -> Result<CString, Errno> {
+        CString::new(self.path.clone()).map_err(|_| libc::EINVAL)
+    }
+
+    /// Opens it as a mere place.
+    pub(super) fn open(&self) -> Result<OwnedFd, Errno> {
+        let follow = if self.follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let flags = OFlags::PATH | OFlags::CLOEXEC | follow;
+        rustix::fs::openat(CWD, self.text()?, flags, Mode::empty())
+            .map_err(rustix::io::Errno::raw_os_error)
+    }
+
+    /// Looks at it.
+    pub(super) fn look(&self) -> Result<Status, Errno> {
+        let flags = if self.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        kernel::statx(libc::AT_FDCWD, &self.text()?, flags, MASK).map_err(|e| errno(&e))
+    }
+
+    /// The link that names what a descriptor is.
+    pub(super) fn fd_link(&self) -> Option<CString> {
+        self.is_fd.then(|| self.text().ok()).flatten()
+    }
+
+    /// Its name, where the path ends in one that is no symlink's to change.
+    pub(super) fn own_name(&self) -> Option<&[u8]> {
+        (!self.follow && !self.is_fd).then(|| self.name()).flatten()
+    }
+
+    /// The last part of the path, which may be a symlink.
+    pub(super) fn name(&self) -> Option<&[u8]> {
+        let end = self.path.iter().rposition(|byte| *byte != b'/')? + 1;
+        let start = self.path[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let name = &self.path[start..end];
+        (name != b"." && name != b"..").then_some(name)
+    }
+
+    /// The folder that it lies in, and its name there.
+    pub(super) fn split(&self) -> Result<(Place, CString), Errno> {
+        if self.is_fd {
+            return Err(libc::EEXIST);
+        }
+        let name = self.name().ok_or(libc::EEXIST)?;
+        let name = CString::new(name).map_err(|_| libc::EINVAL)?;
+        let end = self.path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
+        let start = end - name.as_bytes().len();
+        let mut path = self.path[..start].to_vec();
+        path.push(b'.');
+        Ok((Place { path, follow: true, is_fd: false }, name))
+    }
+}
+
+/// Looks at what a descriptor is.
+pub(super) fn look_at(fd: impl AsFd) -> Result<Status, Errno> {
+    use std::os::fd::AsRawFd;
+    let fd = fd.as_fd().as_raw_fd();
+    kernel::statx(fd, c"", libc::AT_EMPTY_PATH, MASK).map_err(|error| errno(&error))
+}
+
+/// The process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tracee {
+    /// The thread's number in the build's own process namespace.
+    pub(super) pid: u32,
+}
+
+impl Tracee {
+    /// Reads a string that ends with a NUL.
+    pub(super) fn text(self, mut address: u64) -> Result<Vec<u8>, Errno> {
+        let mut text = Vec::new();
+        loop {
+            // No further than the page: the next may not be there.
+            let room = usize::try_from(PAGE - address % PAGE).map_err(|_| libc::EFAULT)?;
+            let start = text.len();
+            text.resize(start + room, 0);
+            let read = kernel::read_memory(self.pid, address, &mut text[start..])
+                .map_err(|error| errno(&error))?;
+            if let Some(end) = text[start..start + read].iter().position(|byte| *byte == 0) {
+                text.truncate(start + end);
+                return if text.len() < PATH_MAX { Ok(text) } else { Err(libc::ENAMETOOLONG) };
+            }
+            if read < room {
+                return Err(libc::EFAULT);
+            }
+            if text.len() >= PATH_MAX {
+                return Err(libc::ENAMETOOLONG);
+            }
+            address += room as u64;
+        }
+    }
+
+    /// Reads bytes, all of them.
+    pub(super) fn bytes(self, address: u64, count: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![0; count];
+        if count > 0 {
+            let read = kernel::read_memory(self.pid, address, &mut bytes);
+            if read.map_err(|error| errno(&error))? < count {
+                return Err(libc::EFAULT);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Writes bytes.
+    pub(super) fn write(self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        kernel::write_memory(self.pid, address, bytes).map_err(|error| errno(&error))
+    }
+
+    /// Returns the place that a call names.
+    pub(super) fn place(self, at: At) -> Result<Place, Errno> {
+        let path = match at.path {
+            Some(address) => self.text(address)?,
+            None => Vec::new(),
+        };
+        self.place_of(at, path)
+    }
+
+    pub(super) fn place_of(self, at: At, path: Vec<u8>) -> Result<Place, Errno> {
+        let base = || match at.dir {
+            libc::AT_FDCWD => format!("{}/cwd", self.pid),
+            fd => format!("{}/fd/{fd}", self.pid),
+        };
+        if path.is_empty() {
+            if !at.empty {
+                return Err(libc::ENOENT);
+            }
+            // The link is the kernel's own, and is to be followed; what it leads to is not.
+            return Ok(Place { path: base().into(), follow: true, is_fd: true });
+        }
+        if path.first() != Some(&b'/') {
+            let path = [base().as_bytes(), b"/", &path].concat();
+            return Ok(Place { path, follow: at.follow, is_fd: false });
+        }
+        if let Some(path) = self.own_folder(&path, at.follow) {
+            return Ok(Place { path, follow: at.follow, is_fd: false });
+        }
+        Ok(Place { path, follow: at.follow, is_fd: false })
+    }
+
+    /// Translates paths that mean another file in each process.
+    fn own_folder(self, path: &[u8], follow: bool) -> Option<Vec<u8>> {
+        const OWN: [(&[u8], &str); 6] = [
+            (b"/proc/self", ""),
+            (b"/proc/thread-self", ""),
+            (b"/dev/fd", "/fd"),
+            (b"/dev/stdin", "/fd/0"),
+            (b"/dev/stdout", "/fd/1"),
+            (b"/dev/stderr", "/fd/2"),
+        ];
+        if !matches!(path.get(1), Some(b'p' | b'd')) {
+            return None;
+        }
+        OWN.iter().find_map(|(prefix, own)| {
+            let rest = path.strip_prefix(*prefix)?;
+            let whole = rest.is_empty() && follow;
+            (whole || rest.first() == Some(&b'/'))
+                .then(|| [self.pid.to_string().as_bytes(), own.as_bytes(), rest].concat())
+        })
+    }
+
+    /// Returns the process's umask.
+    pub(super) fn umask(self) -> Result<u32, Errno> {
+        let path = format!("{}/status", self.pid);
+        let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(rustix::io::Errno::raw_os_error)?;
+        let mut text = [0; 256];
+        let length = rustix::io::read(&file, &mut text).map_err(rustix::io::Errno::raw_os_error)?;
+        let text = String::from_utf8_lossy(&text[..length]);
+        let line = text.lines().find_map(|line| line.strip_prefix("Umask:"));
+        line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).ok_or(libc::EIO)
+    }
+}
