@@ -7,6 +7,7 @@
 //! 8 KiB, wants them to live for ever, and knows no timeout but one for the whole request.
 
 mod config;
+mod dns;
 mod engine;
 mod error;
 mod redirect;

@@ -10,7 +10,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::{Cause, Config, Error};
+use super::{Cause, Config, Error, dns};
 
 /// Where distributions keep the bundle of authorities. Read here, rather than by a library, because
 /// libraries ask the process's environment, which is `cli`'s alone.
@@ -37,6 +37,7 @@ pub(super) fn client(config: &Config) -> Result<reqwest::Client, Error> {
         .retry(reqwest::retry::never())
         .connect_timeout(config.connect_timeout)
         .tcp_nodelay(true)
+        .dns_resolver(Arc::new(dns::Resolver))
         // Servers and the boxes between drop quiet connections after a minute or so.
         .pool_idle_timeout(std::time::Duration::from_secs(20))
         .no_proxy();
