@@ -195,6 +195,14 @@ impl From<Errno> for Refusal {
     }
 }
 
+/// Tells whether owners are remembered by inode, as where one id alone is mapped. Then `xino` makes
+/// the numbers of folders last, however many file systems the layers are on; elsewhere it would
+/// only give programs of 32 bits numbers that they can't hold.
+fn remembers_by_inode() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().nth(2) == Some("1")
+}
+
 /// Mounts through the calls of Linux 5.2, with `lowerdir+` of 6.8.
 ///
 /// `volatile` spares the syncs of every copy-up and of the unmount: a build that dies is thrown
@@ -218,6 +226,9 @@ fn mount_new(
         rustix::mount::fsconfig_set_string(context, "lowerdir+", lower.as_str())?;
     }
     rustix::mount::fsconfig_set_flag(context, "userxattr").map_err(said)?;
+    if remembers_by_inode() {
+        rustix::mount::fsconfig_set_string(context, "xino", "on").map_err(said)?;
+    }
     if let Some((upper, work)) = upper {
         rustix::mount::fsconfig_set_string(context, "upperdir", upper.as_str()).map_err(said)?;
         rustix::mount::fsconfig_set_string(context, "workdir", work.as_str()).map_err(said)?;
@@ -237,10 +248,11 @@ fn mount_old(lowers: &[String], upper: Option<&(String, String)>, at: &Path) -> 
     if lowers.len() > OPTIONS {
         return Err(Errno::TOOBIG);
     }
+    let xino = if remembers_by_inode() { ",xino=on" } else { "" };
     let options = match upper {
-        None => format!("userxattr,lowerdir={lowers}"),
+        None => format!("userxattr{xino},lowerdir={lowers}"),
         Some((upper, work)) => {
-            format!("userxattr,volatile,lowerdir={lowers},upperdir={upper},workdir={work}")
+            format!("userxattr{xino},volatile,lowerdir={lowers},upperdir={upper},workdir={work}")
         }
     };
     let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
