@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::disk;
 use crate::oci::Platform;
+use crate::plan::Ownership;
 
 /// Where the builder's own files lie for a step; a mount that never reaches a layer.
 pub(super) const SUPPORT: &str = "/run/ocibuild";
@@ -40,6 +41,7 @@ pub(super) fn complete(
     planned: BTreeMap<String, String>,
     machine: &BTreeMap<String, String>,
     trust: bool,
+    apt: bool,
 ) -> BTreeMap<String, String> {
     let mut env = planned;
     for name in PROXIES {
@@ -51,14 +53,24 @@ pub(super) fn complete(
         for name in TRUST {
             env.insert(name.to_owned(), format!("{SUPPORT}/ca.crt"));
         }
+    }
+    if apt {
         env.insert("APT_CONFIG".to_owned(), format!("{SUPPORT}/apt.conf"));
     }
     env
 }
 
-/// The file behind `APT_CONFIG`.
-pub(super) fn apt_conf() -> String {
-    format!("Acquire::https::CaInfo \"{SUPPORT}/ca.crt\";\n")
+/// The file behind `APT_CONFIG`; `None` where apt needs nothing else than what the image says.
+/// Without owners, apt must not look whether it has become another user.
+pub(super) fn apt_conf(trust: bool, ownership: Ownership) -> Option<String> {
+    let mut text = String::new();
+    if trust {
+        text.push_str(&format!("Acquire::https::CaInfo \"{SUPPORT}/ca.crt\";\n"));
+    }
+    if ownership == Ownership::Discarded {
+        text.push_str("APT::Sandbox::User \"root\";\n");
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 /// The steps' `/etc/hosts`: loopback, the sandbox's own name, and what the machine adds for its site.
@@ -115,7 +127,7 @@ mod tests {
             ("SECRET", "x"),
         ]);
         let planned = map(&[("CONDA_DIR", "/opt/conda")]);
-        let env = complete(planned, &machine, true);
+        let env = complete(planned, &machine, true, true);
         assert_eq!(env["https_proxy"], "http://proxy:3128");
         assert_eq!(env["SSL_CERT_FILE"], "/run/ocibuild/ca.crt");
         assert_eq!(env["CONDA_DIR"], "/opt/conda");

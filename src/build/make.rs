@@ -10,11 +10,11 @@ use crate::changes::{self, Change, Kind};
 use crate::disk::{self, At};
 use crate::layer::{self, Profile, normalise};
 use crate::oci::{Descriptor, Digest, Platform};
-use crate::plan::{Layer, Plan};
+use crate::plan::{self, Layer, Plan};
 use crate::recipe::Action;
 use crate::report::{Report, Task, Unit};
-use crate::rootfs::{self, Inherited, Ledger, Lower, Plain, Truth};
-use crate::sandbox::Mode;
+use crate::rootfs::{self, EntryPath, Inherited, Ledger, Lower, Mounted, Truth};
+use crate::sandbox::{Mode, Owners, Ownership, Scope};
 use crate::store::{Growing, Run, Store};
 
 use super::environment;
@@ -42,6 +42,47 @@ enum Parent {
     Fresh(PathBuf, Arc<Ledger>),
 }
 
+/// What keeps the owners of files while the steps of a layer run.
+enum Keeper {
+    Kept(Ownership),
+    /// Nobody, as asked for; what the layers below know still holds.
+    Nobody(Inherited),
+}
+
+impl Keeper {
+    fn truth(&self) -> &dyn Truth {
+        match self {
+            Keeper::Kept(ownership) => ownership,
+            Keeper::Nobody(inherited) => inherited,
+        }
+    }
+
+    fn owners(&self) -> Owners<'_> {
+        match self {
+            Keeper::Kept(ownership) => Owners::Kept(ownership),
+            Keeper::Nobody(_) => Owners::Nobody,
+        }
+    }
+}
+
+/// Tells whether a layer below has a device node that a step can come across.
+fn has_nodes(lowers: &[Lower]) -> bool {
+    let reached = |path: &EntryPath| !path.as_bytes().starts_with(b"dev/");
+    lowers.iter().any(|lower| match &lower.sidecar {
+        Some(sidecar) => sidecar.devices.keys().any(reached),
+        None => lower.ledger.devices.keys().any(reached),
+    })
+}
+
+/// How far a layer came.
+enum Attempt<'a> {
+    Made(Box<Made<'a>>),
+    /// The memory was too small.
+    OutOfMemory,
+    /// A step makes a device node, under a supervisor that doesn't look after them.
+    NeedsNodes,
+}
+
 /// Makes the layers of one platform, one on the other.
 pub(super) struct Maker<'a> {
     plan: &'a Plan,
@@ -53,6 +94,8 @@ pub(super) struct Maker<'a> {
     workplace: Option<Workplace>,
     run: Option<Run>,
     on_disk: bool,
+    /// Whether steps have been seen to make device nodes.
+    nodes: bool,
 }
 
 impl<'a> Maker<'a> {
@@ -71,6 +114,7 @@ impl<'a> Maker<'a> {
             workplace: None,
             run: None,
             on_disk: false,
+            nodes: false,
         }
     }
 
@@ -91,8 +135,16 @@ impl<'a> Maker<'a> {
         let lowers = self.lowers()?;
         let last = self.plan.layers.last().is_some_and(|last| last.name == layer.name);
         loop {
-            if let Some(made) = self.attempt(layer, key, &lowers, last)? {
-                return Ok(made);
+            match self.attempt(layer, key, &lowers, last)? {
+                Attempt::Made(made) => return Ok(*made),
+                Attempt::NeedsNodes => {
+                    let text =
+                        format!("{}: once more, for a step that makes device nodes", layer.name);
+                    self.options.host.report.detail(&text);
+                    self.nodes = true;
+                    continue;
+                }
+                Attempt::OutOfMemory => {}
             }
             self.options.host.report.note(&format!(
                 "{}: too large for the memory that is free; once more on disk",
@@ -148,22 +200,29 @@ impl<'a> Maker<'a> {
         })
     }
 
-    /// Returns what knows the owners in a tree over these layers.
-    fn truth(&self, lowers: &[Lower]) -> Result<Box<dyn Truth>, Error> {
-        Ok(match self.options.mode {
-            Mode::Single => Box::new(Inherited::new(rootfs::records(lowers)?)),
-            Mode::Root | Mode::Range { .. } => Box::new(Plain),
-        })
+    /// Returns what keeps the owners in a tree over these layers.
+    fn keeper(&self, tree: &Mounted, lowers: &[Lower]) -> Result<Keeper, Error> {
+        if self.options.ownership == plan::Ownership::Discarded {
+            return Ok(Keeper::Nobody(Inherited::new(rootfs::records(lowers)?)));
+        }
+        let scope = match self.options.mode {
+            Mode::Single => Scope::Full,
+            Mode::Root | Mode::Range { .. } if self.nodes || has_nodes(lowers) => Scope::Nodes,
+            Mode::Root | Mode::Range { .. } => Scope::Light,
+        };
+        let ownership = Ownership::overlay(scope, tree.merged(), tree.upper(), lowers)
+            .at("keep the owners of", tree.merged())?;
+        Ok(Keeper::Kept(ownership))
     }
 
-    /// Runs the steps and finds what they changed; `None` when the memory was too small.
+    /// Runs the steps and finds what they changed.
     fn attempt(
         &mut self,
         layer: &Layer,
         key: &Digest,
         lowers: &[Lower],
         last: bool,
-    ) -> Result<Option<Made<'a>>, Error> {
+    ) -> Result<Attempt<'a>, Error> {
         let on_disk = self.on_disk;
         let report = self.options.host.report;
         let log = self.store.logs().join(format!("{}-{}.log", layer.name, &key.hex()[..12]));
@@ -171,7 +230,8 @@ impl<'a> Maker<'a> {
         let space = folder.join("tree");
         disk::make_dirs(&space)?;
         let tree = rootfs::mount(lowers, &space, &step::extras(self.options.host))?;
-        let truth = self.truth(lowers)?;
+        let keeper = self.keeper(&tree, lowers)?;
+        let truth = keeper.truth();
         let start = file_clock(&folder)?;
         let host = self.options.host;
         let single = self.options.mode == Mode::Single;
@@ -180,15 +240,22 @@ impl<'a> Maker<'a> {
             layer,
             host,
             tree: &tree,
-            truth: single.then_some(&*truth),
+            truth: single.then_some(truth),
+            owners: keeper.owners(),
             folder: &folder,
             log,
             is_full: &|| in_memory && workplace.is_nearly_full(),
         };
-        if let step::Run::OutOfMemory = stage.run()? {
+        let early = match stage.run()? {
+            step::Run::Done => None,
+            step::Run::OutOfMemory => Some(Attempt::OutOfMemory),
+            step::Run::NeedsNodes => Some(Attempt::NeedsNodes),
+        };
+        if let Some(early) = early {
+            drop(keeper);
             drop(tree);
             rootfs::remove_tree(&folder)?;
-            return Ok(None);
+            return Ok(early);
         }
         let times =
             normalise::Times { start, end: file_clock(&folder)?, source_date: layer.source_date };
@@ -196,18 +263,19 @@ impl<'a> Maker<'a> {
 
         let excluded = step::excluded();
         let without = layer.without_rules.iter().cloned().collect();
-        let raw = changes::from_upper(tree.upper(), tree.parent(), &excluded, &*truth)?;
+        let raw = changes::from_upper(tree.upper(), tree.parent(), &excluded, truth)?;
         let applied = normalise::normalise(tree.merged(), &raw, &without, &times)?;
         for (rule, count) in applied {
             report.detail(&format!("{}: the rule `{rule}` touched {count} paths", layer.name));
         }
         // Both views are of one file system whose changed paths the rules have changed again.
-        let changes = changes::from_upper(tree.upper(), tree.parent(), &excluded, &*truth)?;
+        let changes = changes::from_upper(tree.upper(), tree.parent(), &excluded, truth)?;
         let home = below_home(tree.upper(), &self.home, &changes)?;
-        let ledger = Arc::new(Ledger::collect(tree.upper(), &*truth)?);
+        let ledger = Arc::new(Ledger::collect(tree.upper(), truth)?);
+        drop(keeper);
         let upper = tree.unmount()?;
         if changes.is_empty() {
-            return Ok(Some(Made { diff_id: None, home, pack: None }));
+            return Ok(Attempt::Made(Box::new(Made { diff_id: None, home, pack: None })));
         }
         self.parents.push(Parent::Fresh(upper.clone(), Arc::clone(&ledger)));
         let pack = Pack {
@@ -222,7 +290,8 @@ impl<'a> Maker<'a> {
             report,
             begun: self.options.begun,
         };
-        Ok(Some(if last { pack.now(home)? } else { pack.measure(home)? }))
+        let made = if last { pack.now(home)? } else { pack.measure(home)? };
+        Ok(Attempt::Made(Box::new(made)))
     }
 }
 

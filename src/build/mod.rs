@@ -64,6 +64,8 @@ impl Base {
 pub struct Options<'a> {
     /// How this process is root; decides which unpacked trees are usable.
     pub mode: Mode,
+    /// Whether the owners that steps give are kept.
+    pub ownership: Ownership,
     /// The compression of new layers.
     pub profile: Profile,
     /// Threads for compressing.
@@ -152,7 +154,7 @@ pub fn build(
             let mut progress = Vec::new();
             let mut packing = Vec::new();
             let outcome = plan.layers.iter().try_for_each(|layer| -> Result<(), Error> {
-                let key = plan::key(layer, &parents, Ownership::Kept)?;
+                let key = plan::key(layer, &parents, options.ownership)?;
                 if let Some(Known { diff_id, blob, home, convert }) =
                     known(&layer.name, &key, store, options)?
                 {

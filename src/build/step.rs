@@ -11,10 +11,10 @@ use std::time::Duration;
 use crate::disk::{self, At};
 use crate::http;
 use crate::oci::{Digest, Hasher};
-use crate::plan::{Act, CACHES, Layer, OsRelease, RunAct};
+use crate::plan::{Act, CACHES, Layer, OsRelease, Ownership, RunAct};
 use crate::report::{Event, Stream, Task, Unit};
 use crate::rootfs::{EntryPath, Extras, Mounted, Truth};
-use crate::sandbox::{self, Access, Mount, Network, Outcome, Spec, What};
+use crate::sandbox::{self, Access, Mount, Network, Outcome, Owners, Spec, What};
 use crate::text::User;
 
 use super::environment::{self, SUPPORT};
@@ -68,6 +68,8 @@ pub(super) enum Run {
     Done,
     /// They were stopped because the memory was nearly full.
     OutOfMemory,
+    /// One was stopped because it makes a device node, which needs more of a supervisor.
+    NeedsNodes,
 }
 
 /// What the steps of one layer need.
@@ -77,6 +79,8 @@ pub(super) struct Stage<'a> {
     pub tree: &'a Mounted,
     /// What remembers the owners in it, where the tree can't.
     pub truth: Option<&'a dyn Truth>,
+    /// Who keeps the owners that the steps give.
+    pub owners: Owners<'a>,
     /// The layer's folder, beside the tree.
     pub folder: &'a Path,
     /// Where all output goes too.
@@ -152,11 +156,11 @@ impl Stage<'_> {
             &support.join("recipe"),
             self.layer.source_date,
         )?;
-        if let Some(certificates) = &self.host.certificates {
-            for (name, bytes) in [
-                ("ca.crt", certificates.as_slice()),
-                ("apt.conf", environment::apt_conf().as_bytes()),
-            ] {
+        let certificates = self.host.certificates.as_deref();
+        let apt = self.apt_conf();
+        let files = [("ca.crt", certificates), ("apt.conf", apt.as_deref().map(str::as_bytes))];
+        for (name, bytes) in files {
+            if let Some(bytes) = bytes {
                 let path = support.join(name);
                 std::fs::write(&path, bytes).at("write", &path)?;
                 std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644))
@@ -174,6 +178,14 @@ impl Stage<'_> {
         Ok(mounts)
     }
 
+    fn apt_conf(&self) -> Option<String> {
+        let ownership = match self.owners {
+            Owners::Nobody => Ownership::Discarded,
+            Owners::Tree | Owners::Kept(_) => Ownership::Kept,
+        };
+        environment::apt_conf(self.host.certificates.is_some(), ownership)
+    }
+
     /// Reads what the tree says of itself.
     fn release(&self, placer: &Placer<'_>) -> Result<OsRelease, Error> {
         for path in ["/etc/os-release", "/usr/lib/os-release"] {
@@ -185,7 +197,7 @@ impl Stage<'_> {
         Ok(OsRelease::default())
     }
 
-    /// Runs one program; `Some` when it had to be stopped for lack of memory.
+    /// Runs one program; `Some` when it had to be stopped.
     fn execute(
         &self,
         step: &str,
@@ -198,7 +210,7 @@ impl Stage<'_> {
         let spec = Spec {
             root: self.tree.merged().to_owned(),
             mounts: mounts.to_vec(),
-            env: environment::complete(run.env, self.host.env, trust),
+            env: environment::complete(run.env, self.host.env, trust, self.apt_conf().is_some()),
             user: run.user.to_string(),
             workdir: PathBuf::from(run.workdir),
             argv: run.argv,
@@ -233,7 +245,7 @@ impl Stage<'_> {
                 }
                 last.push_back(text.into_owned());
             };
-            let outcome = sandbox::run(&spec, sandbox::Owners::Tree, &mut take, &cancel);
+            let outcome = sandbox::run(&spec, self.owners, &mut take, &cancel);
             ended.store(true, Ordering::Release);
             watch.thread().unpark();
             outcome
@@ -244,6 +256,9 @@ impl Stage<'_> {
         // A step may have met the bound between two looks.
         if full.load(Ordering::Acquire) || (self.is_full)() {
             return Ok(Some(Run::OutOfMemory));
+        }
+        if outcome == Outcome::NeedsSupervision {
+            return Ok(Some(Run::NeedsNodes));
         }
         if outcome == Outcome::Exited(0) {
             return Ok(None);

@@ -38,11 +38,21 @@ pub(crate) struct Args {
     /// Make this layer anew, whatever the cache holds; may be repeated
     #[arg(long, value_name = "LAYER")]
     refresh: Vec<String>,
+    /// Whether owners that steps give to files are kept. Discarded, everything belongs to root: for
+    /// kernels that let nobody keep them, with `--mode single`; the image has another digest then
+    #[arg(long, value_name = "WHAT", default_value = "keep")]
+    ownership: Ownership,
     /// Write the digests, one a line, to a file
     #[arg(long, value_name = "FILE")]
     digest_file: Option<std::path::PathBuf>,
     #[command(flatten)]
     credentials: super::push::Credentials,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Ownership {
+    Keep,
+    Discard,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -59,6 +69,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         always_pull: matches!(args.pull, Pull::Always),
         no_cache: args.no_cache,
         refresh: args.refresh.clone(),
+        ownership: match args.ownership {
+            Ownership::Keep => ocibuild::plan::Ownership::Kept,
+            Ownership::Discard => ocibuild::plan::Ownership::Discarded,
+        },
         send: args.push,
         access: args.credentials.access(context)?,
     };

@@ -14,6 +14,7 @@ use crate::oci::{Descriptor, Digest, Document, Index, Platform, Reference};
 use crate::plan::{self, Inputs, Ownership, Plan, Rules, Sources};
 use crate::registry::Repository;
 use crate::report::{Report, Task, Unit};
+use crate::sandbox::Mode;
 use crate::store::{Growing, Store};
 
 use super::access::Origins;
@@ -38,6 +39,8 @@ pub struct BuildOptions {
     /// Send layers to the image's destinations while they are made. The tags, and all else, are
     /// [`super::push()`]'s.
     pub send: bool,
+    /// Whether the owners that steps give are kept.
+    pub ownership: Ownership,
     /// How to reach registries.
     pub access: Access,
 }
@@ -180,9 +183,51 @@ fn job(
                 rules: Rules { version: normalise::VERSION, names: &names },
             },
         )?;
-        platforms.push((plan, base));
+        platforms.push((marked(plan, options.ownership), base));
     }
     Ok(Job { sources, found, platforms })
+}
+
+/// Marks an image whose owners are not the true ones, so that it has a digest of its own.
+fn marked(mut plan: Plan, ownership: Ownership) -> Plan {
+    if ownership == Ownership::Discarded {
+        let (name, value) = ("dev.ocibuild.ownership".to_owned(), "discard".to_owned());
+        plan.config.labels.insert(name.clone(), value.clone());
+        plan.annotations.insert(name, value);
+    }
+    plan
+}
+
+/// Says how this process is root, and what that means for the image.
+fn tell_mode(mode: Mode, ownership: Ownership, report: &dyn Report) -> Result<(), Error> {
+    let text = match mode {
+        Mode::Root => "as root, every id as it is".to_owned(),
+        Mode::Range { uid, .. } => format!("with the subordinate ids from {uid}"),
+        Mode::Single => "with one id; who owns what is remembered beside the trees".to_owned(),
+    };
+    if ownership == Ownership::Kept {
+        report.note(&format!("mode {}: {text}", name_of(mode)));
+        return Ok(());
+    }
+    if mode != Mode::Single {
+        return Err(Error::Usage(
+            "`--ownership=discard` is for `--mode=single`: here owners are kept without loss"
+                .to_owned(),
+        ));
+    }
+    report.warning(
+        "mode single, owners discarded: whatever the steps give to users and groups belongs to root \
+         in the image, and its digest is not the one that other modes give",
+    );
+    Ok(())
+}
+
+fn name_of(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Root => "root",
+        Mode::Range { .. } => "range",
+        Mode::Single => "single",
+    }
 }
 
 fn check_platform(definition: &Definition, platform: &Platform) -> Result<(), Error> {
@@ -236,7 +281,7 @@ fn plan_one(
         let mut layers = Vec::new();
         for layer in &plan.layers {
             let key = match &parents {
-                Some(parents) => Some(plan::key(layer, parents, Ownership::Kept)?),
+                Some(parents) => Some(plan::key(layer, parents, options.ownership)?),
                 None => None,
             };
             let anew = options.no_cache || options.refresh.contains(&layer.name);
@@ -273,7 +318,7 @@ fn plan_one(
         }
         let (mut fetch_bytes, mut disk_bytes) = (0, 0);
         if layers.iter().any(|layer| layer.state != "cached") {
-            let mode = context.mode.unwrap_or(crate::sandbox::Mode::Root);
+            let mode = context.mode.unwrap_or(Mode::Root);
             let trees = Trees::new(store, store, mode, context.report.as_ref());
             let needed = base.layers();
             fetch_bytes = trees.missing(&needed)?;
@@ -315,6 +360,7 @@ pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
         return Err(Error::Usage("build one definition at a time".to_owned()));
     };
     let store = context.open()?;
+    tell_mode(context.mode()?, options.ownership, context.report.as_ref())?;
     let Job { sources, platforms, .. } = job(name, options, &store, context)?;
     let definition = &sources.definition;
     let refresh: BTreeSet<String> = options.refresh.iter().cloned().collect();
@@ -346,6 +392,7 @@ pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
             };
             let how = build::Options {
                 mode,
+                ownership: options.ownership,
                 begun: &begun,
                 profile: profile(definition),
                 threads: context.threads,

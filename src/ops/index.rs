@@ -33,6 +33,7 @@ pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildRepor
         always_pull: false,
         no_cache: false,
         refresh: Vec::new(),
+        ownership: crate::plan::Ownership::Kept,
         access: options.access.clone(),
     };
     let sources = load(&options.name, &build)?;

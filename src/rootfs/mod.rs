@@ -53,11 +53,3 @@ pub struct Lower {
     /// What is remembered of the entries of such an upper folder beside it; empty for all others.
     pub ledger: Arc<Ledger>,
 }
-
-impl Lower {
-    /// Tells whether this layer leaves what the layers below it have at a path as it is: it neither
-    /// has an entry of its own there nor hides theirs.
-    pub fn leaves(&self, path: &EntryPath) -> Result<bool, Error> {
-        stack::leaves(self, path)
-    }
-}

@@ -185,16 +185,6 @@ pub(super) fn hides(lower: &Lower, path: &[u8]) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Tells whether a layer has nothing to say of a path, and hides nothing of it.
-pub(super) fn leaves(lower: &Lower, path: &EntryPath) -> Result<bool, Error> {
-    let says_nothing = match look(&lower.tree, path.as_bytes())? {
-        Seen::Nothing => true,
-        Seen::Folder(_) => lower.sidecar.as_ref().is_some_and(|own| own.implied.contains(path)),
-        Seen::Other => false,
-    };
-    Ok(says_nothing && !hides(lower, path.as_bytes())?)
-}
-
 /// Tells whether a folder of an overlay's upper folder is marked as opaque.
 pub(super) fn is_opaque(dir: &Path) -> Result<bool, Error> {
     let mut value = [0; 8];

@@ -32,4 +32,4 @@ pub use error::Error;
 pub use examine::{Finding, Lack, State, examine};
 pub use run::{Cancel, run};
 pub use spec::{Access, Mount, Network, Outcome, Spec, What};
-pub use supervise::{Owners, Ownership, Parent, Scope};
+pub use supervise::{Owners, Ownership, Scope};

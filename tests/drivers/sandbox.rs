@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use ocibuild::report::Stream;
 use ocibuild::rootfs::{self, EntryPath, Extras, Lower, Mounted, Plain, Sidecar, Space, Truth};
-use ocibuild::sandbox::{
-    self, Cancel, Entry, Mode, Owners, Ownership, Parent, Request, Scope, Spec,
-};
+use ocibuild::sandbox::{self, Cancel, Entry, Mode, Owners, Ownership, Request, Scope, Spec};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -138,9 +136,8 @@ fn carry_out(owners: &str, acts: Vec<Act>) -> Vec<Value> {
                     _ => None,
                 };
                 if let (Some(mounted), Some(scope)) = (&mounted, scope) {
-                    let parents: Vec<_> = lowers.into_iter().map(Parent::unpacked).collect();
                     let (merged, upper) = (mounted.merged(), mounted.upper());
-                    ownership = Some(Ownership::overlay(scope, merged, upper, &parents).unwrap());
+                    ownership = Some(Ownership::overlay(scope, merged, upper, &lowers).unwrap());
                 }
                 value
             }

@@ -32,7 +32,6 @@ pub(super) use calls::{Arch, CALLS, Op, Row, Theme, When};
 pub(super) use kernel::install_listener;
 pub(super) use listener::{Ended, Supervised, supervise, wants};
 pub use owners::{Ownership, Scope};
-pub use parents::Parent;
 pub(super) use step::mark;
 
 /// Who keeps the owners that a step gives to files.

@@ -25,9 +25,9 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::kernel::{self, Status};
-use super::parents::{Parent, Parents};
+use super::parents::Parents;
 use super::tracee::look_at;
-use crate::rootfs::{EntryPath, Record, Truth};
+use crate::rootfs::{EntryPath, Lower, Record, Truth};
 
 /// How many of the last recorded files are held open: as long, their numbers aren't used again.
 /// The kernel's clock for births may stand still for some milliseconds.
@@ -115,16 +115,16 @@ impl Ownership {
         scope: Scope,
         merged: &Path,
         upper: &Path,
-        parents: &[Parent],
+        parents: &[Lower],
     ) -> io::Result<Ownership> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let upper = rustix::fs::open(upper, flags, Mode::empty())?;
-        Ownership::new(scope, merged, Some(upper), Parents::new(parents)?)
+        Ownership::new(scope, merged, Some(upper), Parents::new(parents, scope)?)
     }
 
     /// Begins for a tree of its own, whose entries are copies of those of the layers.
-    pub fn plain(scope: Scope, tree: &Path, parents: &[Parent]) -> io::Result<Ownership> {
-        let ownership = Ownership::new(scope, tree, None, Parents::new(parents)?)?;
+    pub fn plain(scope: Scope, tree: &Path, parents: &[Lower]) -> io::Result<Ownership> {
+        let ownership = Ownership::new(scope, tree, None, Parents::new(parents, scope)?)?;
         for path in ownership.before.paths() {
             if let Some(record) = ownership.before.get(path.as_bytes()) {
                 match ownership.set(&path, record) {
