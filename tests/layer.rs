@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ocibuild::changes::{Change, Kind, from_upper};
+use ocibuild::changes::{Change, Changes, Kind, from_upper};
 use ocibuild::layer::{
     Blob, Error, Limits, Owners, Packed, Profile, measure, pack, unpack, write_tar,
 };
@@ -39,7 +39,11 @@ fn changed(make: &str, change: &str, excluded: &[&str]) -> Vec<String> {
     shell(dir.path(), &format!("unshare -m bash -euc '{mount}; cd merged; . ../change'"));
     let excluded: Vec<PathBuf> = excluded.iter().map(PathBuf::from).collect();
     let (upper, lower) = (dir.path().join("upper"), dir.path().join("lower"));
-    from_upper(&upper, &lower, &excluded, &Plain).unwrap().iter().map(shown).collect()
+    from_upper(&upper, &lower, &excluded, &Plain)
+        .unwrap()
+        .iter()
+        .map(|change| shown(&change))
+        .collect()
 }
 
 fn shown(change: &Change) -> String {
@@ -72,7 +76,7 @@ fn removals_are_named_one_by_one() {
     // A folder made anew is opaque to overlay; what it does not hide is the same again.
     let anew = "cp -a a/b k; rm -r a/b; mkdir -p a/b/c/new; cp -p k/one a/b; rm -r k
         cp -p ../lower/a/b/c/three a/b/c; touch -d @1000 a";
-    assert_eq!(changed(make, anew, &[]), ["+a", "+a/b", "+a/b/c", "+a/b/c/new", "-a/b/two"]);
+    assert_eq!(changed(make, anew, &[]), ["+a", "+a/b", "-a/b/two", "+a/b/c", "+a/b/c/new"]);
     let file_for_folder = "rm -r a/b; echo now >a/b; touch -d @1000 a";
     assert_eq!(changed(make, file_for_folder, &[]), ["+a", "+a/b"]);
     let folder_for_file = "rm a/b/one; mkdir a/b/one; touch a/b/one/z; touch -d @1000 a/b";
@@ -92,7 +96,7 @@ fn removals_are_named_one_by_one() {
 }
 
 /// A tree with everything that a layer can hold, and the changes that are all of it.
-fn full_tree(dir: &Path) -> Vec<Change> {
+fn full_tree(dir: &Path) -> Changes {
     require_root();
     shell(
         dir,
@@ -113,13 +117,13 @@ fn full_tree(dir: &Path) -> Vec<Change> {
         find . -mindepth 1 ! -name old ! -name new -exec touch -hd @1600000000 {} +
         "#,
     );
-    let mut changes = from_upper(dir, Path::new("/nowhere"), &[], &Plain).unwrap();
-    changes.push(Change { path: b"usr/share/doc".to_vec(), kind: Kind::Removed });
-    changes.push(Change { path: b"boot".to_vec(), kind: Kind::Removed });
-    changes
+    let changes = from_upper(dir, Path::new("/nowhere"), &[], &Plain).unwrap();
+    let removed = ["usr/share/doc", "boot"];
+    let removed = removed.map(|path| Change { path: path.into(), kind: Kind::Removed });
+    changes.iter().chain(removed).collect()
 }
 
-fn packed(tree: &Path, changes: &[Change], profile: Profile, threads: usize) -> (Packed, Vec<u8>) {
+fn packed(tree: &Path, changes: &Changes, profile: Profile, threads: usize) -> (Packed, Vec<u8>) {
     let mut blob = Vec::new();
     let write = |out: &mut dyn Write| write_tar(tree, changes, &Ledger::default(), out);
     let packed = pack(profile, threads, write, &mut blob).unwrap();
@@ -180,8 +184,9 @@ fn a_tree_survives_the_way_to_a_blob_and_back() {
         assert_eq!(hidden, ["boot", "usr/share/doc"]);
         assert_eq!(result.sidecar.capabilities.len(), 2);
 
-        let mut again = from_upper(&dest, Path::new("/nowhere"), &[], &Plain).unwrap();
-        again.extend(changes.iter().filter(|change| change.kind == Kind::Removed).cloned());
+        let removed = changes.iter().filter(|change| change.kind == Kind::Removed);
+        let again = from_upper(&dest, Path::new("/nowhere"), &[], &Plain).unwrap();
+        let again = again.iter().chain(removed).collect();
         let write = |out: &mut dyn Write| write_tar(&dest, &again, &Ledger::default(), out);
         assert_eq!(measure(write).unwrap(), (first.diff_id, first.uncompressed));
     }
@@ -192,8 +197,8 @@ fn other_tools_read_the_same_tree() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
-    let changes: Vec<Change> =
-        full_tree(&tree).into_iter().filter(|change| change.kind == Kind::Present).collect();
+    let changes: Changes =
+        full_tree(&tree).iter().filter(|change| change.kind == Kind::Present).collect();
     let (_, gzip) = packed(&tree, &changes, Profile::Gzip1, 2);
     let (_, zstd) = packed(&tree, &changes, Profile::Zstd1, 2);
     fs::write(dir.path().join("layer.tar.gz"), gzip).unwrap();
@@ -254,7 +259,9 @@ impl Write for Grow {
 fn names_that_mean_deletion_and_files_in_motion_are_no_layer() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(".wh.name"), b"").unwrap();
-    let present = |path: &str| [Change { path: path.as_bytes().to_vec(), kind: Kind::Present }];
+    let present = |path: &str| -> Changes {
+        [Change { path: path.into(), kind: Kind::Present }].into_iter().collect()
+    };
     let attempt = |path: &str| {
         write_tar(dir.path(), &present(path), &Ledger::default(), &mut std::io::sink()).unwrap_err()
     };
@@ -278,7 +285,7 @@ fn a_new_link_to_a_file_that_is_left_out_is_a_whole_file() {
     );
     let changes =
         from_upper(&dir.path().join("upper"), &dir.path().join("lower"), &[], &Plain).unwrap();
-    assert_eq!(changes.iter().map(shown).collect::<Vec<_>>(), ["+b"]);
+    assert_eq!(changes.iter().map(|change| shown(&change)).collect::<Vec<_>>(), ["+b"]);
     let mut tar = Vec::new();
     write_tar(&dir.path().join("upper"), &changes, &Ledger::default(), &mut tar).unwrap();
     assert_eq!((tar[156], &tar[512..517]), (b'0', &b"data\n"[..]));

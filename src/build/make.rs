@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::changes::{self, Change, Kind};
+use crate::changes::{self, Changes, Kind};
 use crate::disk::{self, At};
 use crate::layer::{self, Profile, normalise};
 use crate::oci::{Descriptor, Digest, Platform};
@@ -265,6 +265,7 @@ impl<'a> Maker<'a> {
         let without = layer.without_rules.iter().cloned().collect();
         let raw = changes::from_upper(tree.upper(), tree.parent(), &excluded, truth)?;
         let applied = normalise::normalise(tree.merged(), &raw, &without, &times)?;
+        drop(raw);
         for (rule, count) in applied {
             report.detail(&format!("{}: the rule `{rule}` touched {count} paths", layer.name));
         }
@@ -313,7 +314,7 @@ fn clear_scratch(folder: &Path) -> Result<(), Error> {
 }
 
 /// Finds what a layer leaves below the image's home folder.
-fn below_home(upper: &Path, home: &str, changes: &[Change]) -> Result<HomeFiles, Error> {
+fn below_home(upper: &Path, home: &str, changes: &Changes) -> Result<HomeFiles, Error> {
     use std::os::unix::ffi::OsStrExt;
     let mut found = HomeFiles::default();
     let home = home.trim_matches('/');
@@ -321,11 +322,13 @@ fn below_home(upper: &Path, home: &str, changes: &[Change]) -> Result<HomeFiles,
         return Ok(found);
     }
     let prefix = format!("{home}/").into_bytes();
-    for change in changes
-        .iter()
-        .filter(|change| change.kind == Kind::Present && change.path.starts_with(&prefix))
-    {
-        let path = upper.join(std::ffi::OsStr::from_bytes(&change.path));
+    let mut cursor = changes.cursor();
+    while let Some((path, kind)) = cursor.advance() {
+        if kind != Kind::Present || !path.starts_with(&prefix) {
+            continue;
+        }
+        let named = String::from_utf8_lossy(path);
+        let path = upper.join(std::ffi::OsStr::from_bytes(path));
         let metadata = fs::symlink_metadata(&path).at("look at", &path)?;
         if metadata.is_dir() {
             continue;
@@ -333,7 +336,7 @@ fn below_home(upper: &Path, home: &str, changes: &[Change]) -> Result<HomeFiles,
         found.count += 1;
         found.bytes += metadata.len();
         if found.paths.len() < NAMED {
-            found.paths.push(format!("/{}", String::from_utf8_lossy(&change.path)));
+            found.paths.push(format!("/{named}"));
         }
     }
     Ok(found)
@@ -343,7 +346,7 @@ fn below_home(upper: &Path, home: &str, changes: &[Change]) -> Result<HomeFiles,
 pub(super) struct Pack<'a> {
     layer: String,
     upper: PathBuf,
-    changes: Vec<Change>,
+    changes: Changes,
     ledger: Arc<Ledger>,
     store: &'a Store,
     profile: Profile,

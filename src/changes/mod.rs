@@ -2,10 +2,12 @@
 //! removed ones. However it is found (from overlay's upper folder here), the list is the same.
 
 mod error;
+mod list;
 mod same;
 mod upper;
 
 pub use error::Error;
+pub use list::{Changes, Cursor, Iter, name_in_tar};
 pub use same::same_entry;
 pub use upper::from_upper;
 

@@ -6,16 +6,19 @@
 //! opaque folders.
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use super::list::List;
 use super::same::{Facts, attribute, is_whiteout, kind, same_content, same_metadata};
-use super::{Change, Error, Kind};
+use super::{Changes, Error, Kind};
 use crate::disk::{self, At};
 use crate::rootfs::{EntryPath, Truth};
 
@@ -23,7 +26,7 @@ use crate::rootfs::{EntryPath, Truth};
 ///
 /// `parent` is the read-only view of the layers below; `excluded` are paths relative to the root
 /// (mount points) that are left out with everything below them. The root folder itself is never an
-/// entry. The result is sorted by path bytes.
+/// entry.
 ///
 /// What `truth` remembers of an entry counts in place of what the trees say.
 pub fn from_upper(
@@ -31,11 +34,11 @@ pub fn from_upper(
     parent: &Path,
     excluded: &[PathBuf],
     truth: &dyn Truth,
-) -> Result<Vec<Change>, Error> {
+) -> Result<Changes, Error> {
     let excluded = excluded.iter().map(|path| trimmed(path)).collect();
-    let mut walk = Walk { upper, parent, excluded, truth, found: Vec::new() };
+    let mut walk = Walk { upper, parent, excluded, truth, found: List::default() };
     walk.folder(&mut Vec::new(), true, is_opaque(upper)?)?;
-    settle(upper, parent, walk.found)
+    settle(upper, parent, &walk.found)
 }
 
 /// What the walk can say of a path before bytes are compared.
@@ -49,12 +52,37 @@ enum Verdict {
     Unread,
 }
 
+impl Verdict {
+    const ALL: [Verdict; 4] =
+        [Verdict::Present, Verdict::Removed, Verdict::Passage, Verdict::Unread];
+
+    /// The number under which the list keeps it.
+    fn tag(self) -> u8 {
+        self as u8
+    }
+
+    fn of(tag: u8) -> Verdict {
+        Verdict::ALL[usize::from(tag & 3)]
+    }
+}
+
+/// What is to be done with a name of a folder.
+enum Item {
+    Note(Verdict),
+    /// Look into the folder: whether the parent has one there, and whether it is hidden.
+    Enter {
+        below: bool,
+        opaque: bool,
+    },
+}
+
 struct Walk<'a> {
     upper: &'a Path,
     parent: &'a Path,
     excluded: BTreeSet<Vec<u8>>,
     truth: &'a dyn Truth,
-    found: Vec<(Vec<u8>, Verdict)>,
+    /// In the order of [`Changes`].
+    found: List,
 }
 
 impl Walk<'_> {
@@ -62,13 +90,16 @@ impl Walk<'_> {
     /// there too, `opaque` whether it is hidden.
     fn folder(&mut self, path: &mut Vec<u8>, below: bool, opaque: bool) -> Result<(), Error> {
         let names = disk::list(&join(self.upper, path))?;
+        // By their names in a tar, where what a folder holds comes after `name/`: so whole paths
+        // come in order without being sorted.
+        let mut items: Vec<(Vec<u8>, OsString, Item)> = Vec::new();
         if opaque && below {
             for name in disk::list(&join(self.parent, path))? {
                 let listed =
                     names.binary_search_by(|have| have.as_bytes().cmp(name.as_bytes())).is_ok();
                 let length = push(path, name.as_bytes());
                 if !listed && !self.excluded.contains(path.as_slice()) {
-                    self.found.push((path.clone(), Verdict::Removed));
+                    items.push((whiteout_of(&name), name, Item::Note(Verdict::Removed)));
                 }
                 path.truncate(length);
             }
@@ -76,27 +107,43 @@ impl Walk<'_> {
         for name in names {
             let length = push(path, name.as_bytes());
             if !self.excluded.contains(path.as_slice()) {
-                self.entry(path, below, opaque)?;
+                self.entry(path, name, below, opaque, &mut items)?;
+            }
+            path.truncate(length);
+        }
+        items.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        for (_, name, item) in items {
+            let length = push(path, name.as_bytes());
+            match item {
+                Item::Note(verdict) => self.found.push(path, verdict.tag()),
+                Item::Enter { below, opaque } => self.folder(path, below, opaque)?,
             }
             path.truncate(length);
         }
         Ok(())
     }
 
-    fn entry(&mut self, path: &mut Vec<u8>, below: bool, opaque: bool) -> Result<(), Error> {
+    fn entry(
+        &self,
+        path: &[u8],
+        name: OsString,
+        below: bool,
+        opaque: bool,
+        items: &mut Vec<(Vec<u8>, OsString, Item)>,
+    ) -> Result<(), Error> {
         let here = join(self.upper, path);
         let there = join(self.parent, path);
         let stat = rustix::fs::lstat(&here).at("examine", &here)?;
         let old = if below { look(&there)? } else { None };
         if is_whiteout(&stat) || kind(&stat) == FileType::Socket {
             if old.is_some() {
-                self.found.push((path.clone(), Verdict::Removed));
+                items.push((whiteout_of(&name), name, Item::Note(Verdict::Removed)));
             }
             return Ok(());
         }
         let same = match &old {
             Some(old) => {
-                let known = EntryPath::from(path.as_slice());
+                let known = EntryPath::from(path);
                 let ask = "ask for the owner of";
                 let now = Facts::new(stat, &here, self.truth.now(&known).at(ask, &here)?);
                 let before = Facts::new(*old, &there, self.truth.before(&known).at(ask, &there)?);
@@ -110,7 +157,6 @@ impl Walk<'_> {
             (true, FileType::RegularFile) if stat.st_size > 0 => Verdict::Unread,
             (true, _) => return Ok(()),
         };
-        self.found.push((path.clone(), verdict));
         if kind(&stat) == FileType::Directory {
             if attribute(&here, "user.overlay.redirect")?.is_some() {
                 return Err(Error::Foreign { path: here, attribute: "user.overlay.redirect" });
@@ -118,86 +164,94 @@ impl Walk<'_> {
             let below = old.is_some_and(|old| kind(&old) == FileType::Directory);
             // What lies in a hidden folder is hidden, and carries no marker of its own.
             let opaque = opaque || is_opaque(&here)?;
-            self.folder(path, below, opaque)?;
+            let inside = [name.as_bytes(), b"/"].concat();
+            items.push((inside, name.clone(), Item::Enter { below, opaque }));
         }
+        items.push((name.as_bytes().to_vec(), name, Item::Note(verdict)));
         Ok(())
     }
 }
 
-/// Compares the bytes that have to be compared, and leaves out folders without entries.
-fn settle(
-    upper: &Path,
-    parent: &Path,
-    mut found: Vec<(Vec<u8>, Verdict)>,
-) -> Result<Vec<Change>, Error> {
-    let unread: Vec<&[u8]> = found
-        .iter()
-        .filter(|(_, verdict)| *verdict == Verdict::Unread)
-        .map(|(path, _)| path.as_slice())
-        .collect();
-    let equal: BTreeSet<Vec<u8>> =
-        equal_files(upper, parent, &unread)?.into_iter().map(<[u8]>::to_vec).collect();
-    found.retain(|(path, _)| !equal.contains(path));
+fn whiteout_of(name: &OsStr) -> Vec<u8> {
+    [b".wh.", name.as_bytes()].concat()
+}
 
-    let mut needed: BTreeSet<&[u8]> = BTreeSet::new();
-    for (path, verdict) in &found {
-        if *verdict == Verdict::Passage {
-            continue;
-        }
-        let mut rest = path.as_slice();
-        while let Some(slash) = rest.iter().rposition(|byte| *byte == b'/') {
-            rest = &rest[..slash];
-            if !needed.insert(rest) {
-                break;
+/// Compares the bytes that have to be compared, and leaves out folders without entries.
+fn settle(upper: &Path, parent: &Path, found: &List) -> Result<Changes, Error> {
+    let equal = equal_files(upper, parent, found)?;
+    let kept = |position: usize, verdict: Verdict| match verdict {
+        Verdict::Present | Verdict::Removed => true,
+        Verdict::Unread => !equal[position].load(Ordering::Relaxed),
+        Verdict::Passage => false,
+    };
+    // The folders above what is kept: as many as there are folders, however many files.
+    let mut needed: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let mut reader = found.read();
+    let mut position = 0;
+    while let Some((path, tag)) = reader.advance() {
+        if kept(position, Verdict::of(tag)) {
+            let mut rest = path;
+            while let Some(slash) = rest.iter().rposition(|byte| *byte == b'/') {
+                rest = &rest[..slash];
+                if needed.contains(rest) {
+                    break;
+                }
+                needed.insert(rest.to_vec());
             }
         }
+        position += 1;
     }
-    let kept: Vec<bool> = found
-        .iter()
-        .map(|(path, verdict)| *verdict != Verdict::Passage || needed.contains(path.as_slice()))
-        .collect();
-    let mut changes: Vec<Change> = found
-        .into_iter()
-        .zip(kept)
-        .filter(|(_, kept)| *kept)
-        .map(|((path, verdict), _)| Change {
-            path,
-            kind: if verdict == Verdict::Removed { Kind::Removed } else { Kind::Present },
-        })
-        .collect();
-    changes.sort_unstable();
+    let mut changes = Changes::default();
+    let mut reader = found.read();
+    let mut position = 0;
+    while let Some((path, tag)) = reader.advance() {
+        match Verdict::of(tag) {
+            Verdict::Removed => changes.push(path, Kind::Removed),
+            Verdict::Passage if !needed.contains(path) => {}
+            Verdict::Unread if !kept(position, Verdict::Unread) => {}
+            _ => changes.push(path, Kind::Present),
+        }
+        position += 1;
+    }
     Ok(changes)
 }
 
-/// Returns those of the paths whose bytes are the same in both trees. They are read in parallel: a
-/// recursive chown that changes nothing copies whole trees up.
-fn equal_files<'p>(
-    upper: &Path,
-    parent: &Path,
-    paths: &[&'p [u8]],
-) -> Result<Vec<&'p [u8]>, Error> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<&'p [u8]>, Error> {
-        let mut equal = Vec::new();
-        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if same_content(&join(upper, path), &join(parent, path))? {
-                equal.push(*path);
+/// Tells, by their positions, which unread files have the same bytes in both trees. They are read in
+/// parallel: a recursive chown that changes nothing copies whole trees up.
+fn equal_files(upper: &Path, parent: &Path, found: &List) -> Result<Vec<AtomicBool>, Error> {
+    let mut equal = Vec::new();
+    equal.resize_with(found.count(), AtomicBool::default);
+    let next = Mutex::new((found.read(), 0));
+    let work = || -> Result<(), Error> {
+        loop {
+            let (position, path) = {
+                let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+                let (reader, position) = &mut *next;
+                loop {
+                    let Some((path, tag)) = reader.advance() else { return Ok(()) };
+                    *position += 1;
+                    if Verdict::of(tag) == Verdict::Unread {
+                        break (*position - 1, path.to_vec());
+                    }
+                }
+            };
+            if same_content(&join(upper, &path), &join(parent, &path))? {
+                equal[position].store(true, Ordering::Relaxed);
             }
         }
-        Ok(equal)
     };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(paths.len() / 8);
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(found.count() / 8);
     if threads < 2 {
-        return work();
+        work()?;
+    } else {
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })?;
     }
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut equal = Vec::new();
-        for worker in workers {
-            equal.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        }
-        Ok(equal)
-    })
+    Ok(equal)
 }
 
 fn is_opaque(folder: &Path) -> Result<bool, Error> {
@@ -213,7 +267,7 @@ fn look(path: &Path) -> Result<Option<Stat>, Error> {
 }
 
 fn join(root: &Path, path: &[u8]) -> PathBuf {
-    root.join(std::ffi::OsStr::from_bytes(path))
+    root.join(OsStr::from_bytes(path))
 }
 
 /// Appends a name and returns the length to go back to.

@@ -2,7 +2,6 @@
 //! among them as `.wh.NAME`; hard links to the first of their names; everything else as `header`
 //! says. Nothing of the tree but what the entries say gets into it.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,7 +13,7 @@ use rustix::io::Errno;
 
 use super::header::{self, BLOCK, Entry, EntryKind};
 use super::{Error, capability};
-use crate::changes::{Change, Kind};
+use crate::changes::{self, Changes, Kind};
 use crate::disk::{self, At};
 use crate::rootfs::{DeviceKind, Ledger};
 
@@ -27,7 +26,7 @@ const CHUNK: usize = 256 * 1024;
 /// depend on the changes, on what the tree holds and on the ledger alone.
 pub fn write_tar(
     root: &Path,
-    changes: &[Change],
+    changes: &Changes,
     ledger: &Ledger,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
@@ -39,33 +38,15 @@ pub fn write_tar(
         header: Vec::with_capacity(4 * BLOCK),
         buffer: vec![0; CHUNK],
     };
-    for (name, change) in sorted(changes) {
-        match change.kind {
-            Kind::Removed => writer.whiteout(&name)?,
-            Kind::Present => writer.present(&change.path)?,
+    let mut cursor = changes.cursor();
+    while let Some((path, kind)) = cursor.advance() {
+        match kind {
+            Kind::Removed => writer.whiteout(&changes::name_in_tar(path, kind))?,
+            Kind::Present => writer.present(path)?,
         }
     }
     // The end of the archive, without the padding to a tape's record.
     writer.send(&[0; 2 * BLOCK])
-}
-
-/// Pairs each change with its name in the tar, sorted by that name. A folder comes before what it
-/// holds, since its name is the beginning of theirs.
-fn sorted(changes: &[Change]) -> Vec<(Cow<'_, [u8]>, &Change)> {
-    let mut named: Vec<(Cow<'_, [u8]>, &Change)> = changes
-        .iter()
-        .map(|change| match change.kind {
-            Kind::Present => (Cow::Borrowed(change.path.as_slice()), change),
-            Kind::Removed => {
-                let start =
-                    change.path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-                let (folder, name) = change.path.split_at(start);
-                (Cow::Owned([folder, b".wh.", name].concat()), change)
-            }
-        })
-        .collect();
-    named.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-    named
 }
 
 struct Writer<'a> {

@@ -18,7 +18,7 @@ use std::path::Path;
 use self::rules::Act;
 use self::tree::{Place, Tree};
 use super::Error;
-use crate::changes::{Change, Kind};
+use crate::changes::{Changes, Kind};
 
 pub use self::rules::{RULES, Rule};
 
@@ -58,33 +58,32 @@ impl Times {
 /// many paths each rule touched.
 pub fn normalise(
     merged: &Path,
-    changes: &[Change],
+    changes: &Changes,
     without: &BTreeSet<String>,
     times: &Times,
 ) -> Result<BTreeMap<&'static str, u64>, Error> {
     let tree = Tree::open(merged)?;
     let mut counts = BTreeMap::new();
-    let present: Vec<&Change> =
-        changes.iter().filter(|change| change.kind == Kind::Present).collect();
     let settles = !without.contains("times");
     for rule in RULES.iter().filter(|rule| !without.contains(rule.name)) {
-        let matching: Vec<&[u8]> = present
-            .iter()
-            .map(|change| change.path.as_slice())
-            .filter(|path| rule.paths.iter().any(|glob| glob::matches(glob, path)))
-            .collect();
-        let count = match rule.act {
-            Act::Times => times::clamp(&tree, &matching, times)?,
-            Act::Compiled => python::retime(&tree, &matching, &present, times, settles)?,
-            act => {
-                let mut count = 0;
-                for path in matching {
-                    let Some(place) = tree.place(path)? else { continue };
-                    count += u64::from(apply(act, &place, times)?);
-                }
-                count
+        let mut count = 0;
+        let mut cursor = changes.cursor();
+        while let Some((path, kind)) = cursor.advance() {
+            if kind != Kind::Present || !rule.paths.iter().any(|glob| glob::matches(glob, path)) {
+                continue;
             }
-        };
+            count += u64::from(match rule.act {
+                Act::Times => times::clamp(&tree, path, times)?,
+                Act::Compiled => python::retime(&tree, path, changes, times, settles)?,
+                act => match tree.place(path)? {
+                    Some(place) => apply(act, &place, times)?,
+                    None => false,
+                },
+            });
+        }
+        if matches!(rule.act, Act::Compiled) && settles {
+            count += python::retime_parents(&tree, changes, times)?;
+        }
         if count > 0 {
             counts.insert(rule.name, count);
         }
@@ -130,6 +129,7 @@ mod tests {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
     use super::*;
+    use crate::changes::Change;
 
     fn date(path: &Path, seconds: i64) {
         let time = Timespec { tv_sec: seconds, tv_nsec: 7 };
@@ -138,16 +138,14 @@ mod tests {
     }
 
     /// Lists the paths and the folders above them.
-    fn present(names: &[&str]) -> Vec<Change> {
+    fn present(names: &[&str]) -> Changes {
         let mut changes = Vec::new();
         for name in names {
             for (end, _) in name.match_indices('/').chain([(name.len(), "")]) {
                 changes.push(Change { path: name.as_bytes()[..end].to_vec(), kind: Kind::Present });
             }
         }
-        changes.sort();
-        changes.dedup();
-        changes
+        changes.into_iter().collect()
     }
 
     #[test]
@@ -191,7 +189,9 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, content).unwrap();
         }
-        for change in changes.iter().rev() {
+        let mut dated: Vec<Change> = changes.iter().collect();
+        dated.reverse();
+        for change in dated {
             date(&dir.path().join(std::str::from_utf8(&change.path).unwrap()), RUN);
         }
         let times = Times { start: RUN, end: RUN + 100, source_date: SOURCE_DATE };
@@ -250,7 +250,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("etc")).unwrap();
         fs::write(dir.path().join("etc/machine-id"), "id").unwrap();
-        let changes = [Change { path: b"etc/machine-id".to_vec(), kind: Kind::Present }];
+        let changes = present(&["etc/machine-id"]);
         let times = Times { start: 1, end: 2, source_date: 1 };
         let without = BTreeSet::from(["machine-id".to_owned()]);
         check_names(&without).unwrap();
@@ -296,7 +296,7 @@ mod tests {
             date(&dir.path().join(&path), RUN + 5);
             changes.push(Change { path: path.into_bytes(), kind: Kind::Present });
         }
-        changes.sort();
+        let changes: Changes = changes.into_iter().collect();
         let times = Times { start: RUN, end: RUN + 10, source_date: SOURCE_DATE };
         let counts = normalise(dir.path(), &changes, &BTreeSet::new(), &times).unwrap();
         assert_eq!(counts["pyc-times"], 4);
@@ -334,8 +334,11 @@ mod tests {
             let source = dir.path().join(format!("m/{name}.py"));
             fs::write(&source, "x = 2\n").unwrap();
             date(&source, if name == "mod.x" { of_compiled } else { RUN });
-            let changes =
-                if name == "mod.x" { vec![] } else { present(&[&format!("m/{name}.py")]) };
+            let changes = if name == "mod.x" {
+                Changes::default()
+            } else {
+                present(&[&format!("m/{name}.py")])
+            };
             let times = Times { start: RUN, end: RUN + 1, source_date };
             for _ in 0..2 {
                 normalise(dir.path(), &changes, &BTreeSet::new(), &times).unwrap();
@@ -353,9 +356,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("dpkg.log"), "now\n").unwrap();
         date(&folder, 1_500_000_000);
-        let changes: Vec<Change> = ["var", "var/log", "var/log/dpkg.log"]
-            .map(|path| Change { path: path.as_bytes().to_vec(), kind: Kind::Present })
-            .to_vec();
+        let changes = present(&["var/log/dpkg.log"]);
         let times = Times { start: 1, end: 2, source_date: 1_700_000_000 };
         normalise(dir.path(), &changes, &BTreeSet::new(), &times).unwrap();
         assert!(!folder.join("dpkg.log").exists());

@@ -2,64 +2,24 @@
 //! size. A time that is not the source's makes Python compile the file at each start; one that has
 //! become its source's by chance makes it run what the source no longer says.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::tree::Tree;
 use super::{Times, is_small};
-use crate::changes::Change;
+use crate::changes::{Changes, Kind};
 use crate::layer::Error;
 
-/// Tells compiled files the times that their sources will have, and returns how many had to be
-/// told; runs before the times are set.
+/// Tells a compiled file of the layer the time that its source will have, before times are set;
+/// tells whether it had to be told.
 ///
 /// What is older than its source must not become current by that, and gets a time that no source
-/// has. Besides the `compiled` files of the layer those of its parents are looked at whose source is
-/// of the layer.
+/// has.
 pub(super) fn retime(
     tree: &Tree,
-    compiled: &[&[u8]],
-    present: &[&Change],
-    times: &Times,
-    settles: bool,
-) -> Result<u64, Error> {
-    let changed: BTreeSet<&[u8]> = present.iter().map(|change| change.path.as_slice()).collect();
-    let mut count = 0;
-    for path in compiled {
-        count += u64::from(one(tree, path, &changed, times, settles)?);
-    }
-    if !settles {
-        return Ok(count);
-    }
-    let mut folders: BTreeMap<&Path, Vec<Vec<u8>>> = BTreeMap::new();
-    for source in changed.iter().filter(|path| path.ends_with(b".py")) {
-        let source = Path::new(OsStr::from_bytes(source));
-        let (Some(folder), Some(module)) = (source.parent(), source.file_stem()) else { continue };
-        let cache = folder.join("__pycache__");
-        if !folders.contains_key(folder) {
-            let names = tree.list(cache.as_os_str().as_bytes())?;
-            let paths = names.iter().map(|name| cache.join(name).into_os_string().into_vec());
-            folders.insert(folder, paths.collect());
-        }
-        let listed = folders.get(folder).map(Vec::as_slice).unwrap_or_default();
-        let prefix = cache.join(module);
-        let prefix = [prefix.as_os_str().as_bytes(), b"."].concat();
-        for path in listed.iter().filter(|path| path.starts_with(&prefix)) {
-            if path.ends_with(b".pyc") && !changed.contains(path.as_slice()) {
-                count += u64::from(one(tree, path, &changed, times, settles)?);
-            }
-        }
-    }
-    Ok(count)
-}
-
-/// Tells one compiled file its source's time; tells whether that was another one.
-fn one(
-    tree: &Tree,
     path: &[u8],
-    changed: &BTreeSet<&[u8]>,
+    changes: &Changes,
     times: &Times,
     settles: bool,
 ) -> Result<bool, Error> {
@@ -77,11 +37,11 @@ fn one(
     };
     let settled =
         |time: i64, here: bool| field(if settles && here { times.settled(time) } else { time });
-    let of_layer = changed.contains(path);
+    let of_layer = changes.contains(path);
     let wanted = match of_source {
         None => settled(stamp.into(), of_layer),
         Some(time) => {
-            let will_be = settled(time, changed.contains(source.as_slice()));
+            let will_be = settled(time, changes.contains(&source));
             if field(time) == stamp {
                 will_be
             } else if of_layer || will_be == stamp {
@@ -97,6 +57,41 @@ fn one(
     }
     place.replace(&restamped(content, wanted))?;
     Ok(true)
+}
+
+/// Does the same, where times will be set, to compiled files of parents whose source is of the
+/// layer; returns how many had to be told.
+pub(super) fn retime_parents(tree: &Tree, changes: &Changes, times: &Times) -> Result<u64, Error> {
+    let mut count = 0;
+    // The compiled files beside the sources of a folder, for the folders on the way down to here.
+    let mut listed: Vec<(PathBuf, Vec<OsString>)> = Vec::new();
+    let mut cursor = changes.cursor();
+    while let Some((source, kind)) = cursor.advance() {
+        let source = Path::new(OsStr::from_bytes(source));
+        if kind != Kind::Present || !source.as_os_str().as_bytes().ends_with(b".py") {
+            continue;
+        }
+        let (Some(folder), Some(module)) = (source.parent(), source.file_stem()) else { continue };
+        while listed.last().is_some_and(|(above, _)| !folder.starts_with(above)) {
+            listed.pop();
+        }
+        let cache = folder.join("__pycache__");
+        if listed.last().is_none_or(|(last, _)| last != folder) {
+            listed.push((folder.to_owned(), tree.list(cache.as_os_str().as_bytes())?));
+        }
+        let prefix = [module.as_bytes(), b"."].concat();
+        for name in listed.last().into_iter().flat_map(|(_, names)| names) {
+            if !name.as_bytes().starts_with(&prefix) || !name.as_bytes().ends_with(b".pyc") {
+                continue;
+            }
+            let path = cache.join(name);
+            let path = path.as_os_str().as_bytes();
+            if !changes.contains(path) {
+                count += u64::from(retime(tree, path, changes, times, true)?);
+            }
+        }
+    }
+    Ok(count)
 }
 
 /// Returns the source beside the `__pycache__` that a compiled file lies in.
