@@ -92,6 +92,9 @@ pub struct Ownership {
     /// Whether entries of the layers below are found by path.
     by_path: bool,
     mount: u64,
+    /// The device of what lies in the upper folder. Entries of layers on another file system have
+    /// another one, until they are copied up and the kernel forgets where they came from.
+    device: u64,
     entries: RwLock<HashMap<Key, Entry>>,
     pins: Mutex<VecDeque<OwnedFd>>,
     has_entries: AtomicBool,
@@ -143,7 +146,7 @@ impl Ownership {
         before: Parents,
     ) -> io::Result<Ownership> {
         let root = CString::new(merged.as_os_str().as_bytes())?;
-        let mount = kernel::statx(libc::AT_FDCWD, &root, 0, libc::STATX_MNT_ID)?.stx_mnt_id;
+        let status = kernel::statx(libc::AT_FDCWD, &root, 0, libc::STATX_MNT_ID)?;
         Ok(Ownership {
             scope,
             merged: merged.to_owned(),
@@ -151,7 +154,8 @@ impl Ownership {
             upper,
             has_groups: AtomicBool::new(before.has_groups()),
             before,
-            mount,
+            mount: status.stx_mnt_id,
+            device: key_of(&status).0,
             entries: RwLock::default(),
             pins: Mutex::default(),
             has_entries: AtomicBool::new(false),
@@ -304,7 +308,7 @@ impl Ownership {
         let path = CString::new([own.as_bytes(), &path].concat()).ok()?;
         let flags = libc::AT_SYMLINK_NOFOLLOW;
         let above = kernel::statx(libc::AT_FDCWD, &path, flags, libc::STATX_INO).ok()?;
-        Some((key_of(status).0, above.stx_ino))
+        Some((self.device, above.stx_ino))
     }
 
     /// The view of a thread of the build.
