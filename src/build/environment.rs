@@ -2,10 +2,7 @@
 //! certificates), under constant paths. None of it is in a key.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use crate::disk;
-use crate::oci::Platform;
 use crate::plan::Ownership;
 
 /// Where the builder's own files lie for a step; a mount that never reaches a layer.
@@ -92,22 +89,6 @@ pub(super) fn hosts(of_machine: &str) -> String {
         }
     }
     text
-}
-
-/// Tells whether this machine runs programs for a platform: its own, or by an interpreter that the
-/// machine has registered so that it works inside of any tree (`F` in `binfmt_misc`).
-pub(super) fn runs_here(platform: &Platform) -> bool {
-    if platform.satisfies(&Platform::host()) {
-        return true;
-    }
-    let entry = format!("/proc/sys/fs/binfmt_misc/qemu-{}", platform.machine());
-    disk::read(Path::new(&entry), 4096).is_ok_and(|bytes| {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        text.starts_with("enabled")
-            && text
-                .lines()
-                .any(|line| line.strip_prefix("flags:").is_some_and(|flags| flags.contains('F')))
-    })
 }
 
 #[cfg(test)]

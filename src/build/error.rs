@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::place::PlaceError;
 use crate::fault::{Fault, Kind};
 use crate::oci::{Digest, Platform};
-use crate::sandbox::Outcome;
+use crate::sandbox::{Lack, Outcome};
 use crate::{changes, disk, http, layer, oci, plan, recipe, rootfs, sandbox, store, transfer};
 
 /// A build that did not succeed.
@@ -100,6 +100,9 @@ pub enum Error {
         platform: Box<Platform>,
         /// What this is.
         host: Box<Platform>,
+        /// What is missing.
+        #[source]
+        lack: Lack,
     },
     /// No place for trees.
     #[error("no overlay can be mounted in {}", dir.display())]
@@ -226,9 +229,10 @@ impl Fault for Error {
             Error::Sandbox(error) => error.hint(),
             Error::Plan(error) => error.hint(),
             Error::Step { log, .. } => Some(format!("all that the layer's steps wrote is in {}", log.display())),
-            Error::Foreign { platform, .. } => Some(format!(
-                "build it on a machine of that kind with `--platform {platform}`, push it with \
-                 `--by-digest`, and join the platforms with `ocibuild index`"
+            Error::Foreign { platform, lack, .. } => Some(format!(
+                "{}; or build it on a machine of that kind with `--platform {platform}`, push it \
+                 with `--by-digest`, and join the platforms with `ocibuild index`",
+                lack.fix()
             )),
             Error::NoTree { source, .. } => Some(source.hint().to_owned()),
             Error::Place { source, .. } => match &**source {

@@ -9,15 +9,14 @@ use std::sync::Arc;
 use crate::changes::{self, Changes, Kind};
 use crate::disk::{self, At};
 use crate::layer::{self, Profile, normalise};
-use crate::oci::{Descriptor, Digest, Platform};
+use crate::oci::{Descriptor, Digest};
 use crate::plan::{self, Layer, Plan};
 use crate::recipe::Action;
 use crate::report::{Report, Task, Unit};
 use crate::rootfs::{self, EntryPath, Inherited, Ledger, Lower, Mounted, Truth};
-use crate::sandbox::{Mode, Owners, Ownership, Scope};
+use crate::sandbox::{Means, Mode, Owners, Ownership, Scope};
 use crate::store::{Growing, Run, Store};
 
-use super::environment;
 use super::step::{self, Stage};
 use super::trees::{LayerId, Trees};
 use super::workplace::Workplace;
@@ -128,9 +127,12 @@ impl<'a> Maker<'a> {
     /// Makes the next layer. One that the memory is too small for is begun again on disk.
     pub(super) fn make(&mut self, layer: &Layer, key: &Digest) -> Result<Made<'a>, Error> {
         let runs = layer.steps.iter().any(|step| matches!(step.action, Action::Run(_)));
-        if runs && !environment::runs_here(&layer.platform) {
-            let (platform, host) = (Box::new(layer.platform.clone()), Box::new(Platform::host()));
-            return Err(Error::Foreign { platform, host });
+        if runs {
+            let host = self.options.host;
+            let means = super::emulate(&layer.platform, host.env)?;
+            if means != Means::Processor {
+                host.report.detail(&format!("{} runs by {means}", layer.platform));
+            }
         }
         let lowers = self.lowers()?;
         let last = self.plan.layers.last().is_some_and(|last| last.name == layer.name);

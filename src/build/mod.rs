@@ -28,7 +28,7 @@ use crate::oci::{
 };
 use crate::plan::{self, Ownership, Plan};
 use crate::report::Report;
-use crate::sandbox::Mode;
+use crate::sandbox::{self, Means, Mode};
 use crate::store::{CachedLayer, Growing, Store};
 use crate::transfer::Source;
 
@@ -214,6 +214,16 @@ pub fn build(
             failed.map_or(Ok(finished), Err)
         })?;
     write_image(plan, base, store, finished)
+}
+
+/// Makes programs for a platform run in this process' namespaces, and tells by what means. `env` is
+/// the caller's, for its `PATH`.
+pub fn emulate(platform: &Platform, env: &BTreeMap<String, String>) -> Result<Means, Error> {
+    let path = env.get("PATH").map_or("", String::as_str);
+    sandbox::provide(platform, path).map_err(|lack| {
+        let (platform, host) = (Box::new(platform.clone()), Box::new(Platform::host()));
+        Error::Foreign { platform, host, lack }
+    })
 }
 
 enum Packing<'scope> {

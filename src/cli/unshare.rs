@@ -4,6 +4,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use ocibuild::oci::Platform;
 use ocibuild::ops;
 
 use super::Outcome;
@@ -19,8 +20,12 @@ Examples:
   ocibuild unshare                               a shell, as root of the namespace
   ocibuild unshare -- ls -ln tree                owners as a build sees them
   ocibuild unshare -- rm -rf ocibuild-12345      remove what belongs to subordinate ids
-  ocibuild --mode range unshare -- cat /proc/self/uid_map")]
+  ocibuild --mode range unshare -- cat /proc/self/uid_map
+  ocibuild unshare --platform linux/arm64 -- chroot tree uname -m")]
 pub(crate) struct Args {
+    /// Have programs for this platform run, too, as the steps of a build; may be repeated
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Vec<Platform>,
     /// The command and its arguments [default: `$SHELL`, or /bin/sh]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<String>,
@@ -28,6 +33,7 @@ pub(crate) struct Args {
 
 /// Becomes the command; returns only when that is not possible.
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    ops::emulate(&args.platform, &context.ops())?;
     let shell = context.variable("SHELL").filter(|shell| !shell.is_empty()).unwrap_or("/bin/sh");
     let (program, arguments) = match args.command.split_first() {
         Some((program, arguments)) => (program.as_str(), arguments),

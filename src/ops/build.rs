@@ -14,7 +14,7 @@ use crate::oci::{Descriptor, Digest, Document, Index, Platform, Reference};
 use crate::plan::{self, Inputs, Ownership, Plan, Rules, Sources};
 use crate::registry::Repository;
 use crate::report::{Report, Task, Unit};
-use crate::sandbox::Mode;
+use crate::sandbox::{self, Mode};
 use crate::store::{Growing, Store};
 
 use super::access::Origins;
@@ -257,6 +257,14 @@ pub(super) fn source_date_epoch(context: &Context<'_>) -> Result<Option<i64>, Er
             ))
         }),
     }
+}
+
+/// Makes programs for these platforms run in this process' namespaces, and in what it becomes.
+pub fn emulate(platforms: &[Platform], context: &Context<'_>) -> Result<(), Error> {
+    for platform in platforms {
+        build::emulate(platform, context.env)?;
+    }
+    Ok(sandbox::keep_emulators()?)
 }
 
 /// Tells what [`build()`] would do; of a registry, only the base's documents are asked for.

@@ -75,9 +75,23 @@ pub fn doctor(context: &Context<'_>) -> Result<DoctorReport, Error> {
             fix: None,
         });
         findings.extend(tree_findings(context));
+        findings.extend(architectures(context));
     }
     let can_build = findings.iter().all(|finding| finding.ok || !finding.needed);
     Ok(DoctorReport { can_build, findings })
+}
+
+/// Tells for which architectures steps can run, and by what.
+fn architectures(context: &Context<'_>) -> Vec<Finding> {
+    let path = context.env.get("PATH").map_or("", String::as_str);
+    let finding = |emulation: sandbox::Emulation| {
+        let (ok, detail, fix) = match emulation.means {
+            Ok(means) => (true, format!("steps run by {means}"), None),
+            Err(lack) => (false, format!("steps can't run: {lack}"), Some(lack.fix())),
+        };
+        Finding { what: emulation.platform.to_string(), ok, needed: false, detail, fix }
+    };
+    sandbox::emulations(path).into_iter().map(finding).collect()
 }
 
 /// Tries the places for a build's trees.

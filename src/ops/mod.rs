@@ -23,7 +23,8 @@ use std::sync::Arc;
 pub use access::Access;
 pub use build::BuildReport;
 pub use build::{
-    BuildOptions, LayerPlan, LayerReport, PlanReport, PlatformPlan, PlatformReport, build, plan,
+    BuildOptions, LayerPlan, LayerReport, PlanReport, PlatformPlan, PlatformReport, build, emulate,
+    plan,
 };
 pub use doctor::{DoctorReport, Finding, RuleReport, RulesReport, doctor, rules};
 pub use error::Error;

@@ -12,6 +12,7 @@
 //! binary once more, and `main` calls [`run_if_helper`] first of all. Each process dies with the
 //! one above it, and all mounts with them: a killed build leaves files at most.
 
+mod emulate;
 mod enter;
 mod error;
 mod examine;
@@ -27,6 +28,7 @@ mod sys;
 mod user;
 mod wire;
 
+pub use emulate::{Emulation, Means, emulations, keep_emulators, provide};
 pub use enter::{Entered, Entry, Mode, Request, enter, run_if_helper};
 pub use error::Error;
 pub use examine::{Finding, Lack, State, examine};
