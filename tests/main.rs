@@ -40,6 +40,9 @@ mod rootfs;
 // Recipes in, an image out: what is in the layers, the cache, failing steps, broken files.
 mod build;
 
+// Blobs that go up while they are made: ahead of their end, cut, hung, given up.
+mod upload;
+
 // One digest: as root and as an ordinary user, under other clocks, hosts, stores, threads.
 mod parity;
 

@@ -317,6 +317,20 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_shrink_is_stored() {
+        let mut numbers = Numbers(7);
+        let noise: Vec<u8> =
+            (0..(3 << 20) / 8).flat_map(|_| numbers.next().to_le_bytes()).collect();
+        let (packed, blob) = packed(&noise, Profile::Gzip1, 2, None);
+        assert!((noise.len()..noise.len() + 1000).contains(&blob.len()), "{}", blob.len());
+        assert!(blob.windows(1000).any(|window| window == &noise[5000..6000]));
+        assert_eq!(
+            packed.digest.to_string(),
+            "sha256:a6b52d820f9a42455b8be551ebe670e1f6bc8cdea03bf7e94563a8b23a27b39a",
+        );
+    }
+
+    #[test]
     fn other_readers_get_the_tar_back() {
         let tar = &pseudo_tar()[..=2 << 20];
         for length in [0, 1, 1 << 20, tar.len()] {

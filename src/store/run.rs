@@ -8,6 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::mount::UnmountFlags;
+
 use super::{Error, Store, error};
 use crate::disk::{self, At, Lock};
 use crate::report::Report;
@@ -31,7 +33,22 @@ fn live() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 pub fn abandon_runs() {
     for path in std::mem::take(&mut *live()) {
         // Nobody is left to tell.
+        detach(&path);
         remove_tree(&path).ok();
+    }
+}
+
+/// Takes away what is mounted below a folder: whoever mounted it does not get to do so, and its
+/// mount points could not be removed.
+fn detach(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| {
+        // Of the characters that are written as octal numbers a path here has blanks at most.
+        PathBuf::from(point.replace("\\040", " "))
+    });
+    let below: Vec<PathBuf> = points.filter(|point| point.starts_with(folder)).collect();
+    for point in below.iter().rev() {
+        rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).ok();
     }
 }
 

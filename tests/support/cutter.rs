@@ -1,0 +1,85 @@
+//! A wire to a registry that breaks or hangs: what goes to the server is passed on, up to a number of
+//! bytes of the first connection that carries a PATCH.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// What happens after so many bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Then {
+    /// The connection ends.
+    Cut,
+    /// Nothing is passed on any more.
+    Hang,
+}
+
+/// The wire. Its thread ends with the test's process.
+pub(crate) struct Cutter {
+    port: u16,
+    happened: Arc<AtomicBool>,
+}
+
+impl Cutter {
+    /// Lays a wire to `host:port` in which it happens once, after `limit` bytes.
+    pub(crate) fn to(server: &str, limit: usize, then: Then) -> Cutter {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let happened = Arc::new(AtomicBool::new(false));
+        let (server, seen) = (server.to_owned(), Arc::clone(&happened));
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(&server) else { continue };
+                let (mut back, mut answers) =
+                    (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let seen = Arc::clone(&seen);
+                thread::spawn(move || pass(client, server, limit, then, &seen));
+                thread::spawn(move || {
+                    std::io::copy(&mut answers, &mut back).ok();
+                    back.shutdown(Shutdown::Both).ok();
+                });
+            }
+        });
+        Cutter { port, happened }
+    }
+
+    /// Returns `127.0.0.1:PORT` of this end.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Tells whether it has happened.
+    pub(crate) fn happened(&self) -> bool {
+        self.happened.load(Ordering::SeqCst)
+    }
+}
+
+fn pass(mut client: TcpStream, mut server: TcpStream, limit: usize, then: Then, seen: &AtomicBool) {
+    let mut buffer = [0; 16 << 10];
+    let mut patched = None;
+    while let Ok(read) = client.read(&mut buffer) {
+        let bytes = &buffer[..read];
+        // A request's first bytes come at once.
+        if patched.is_none() && bytes.starts_with(b"PATCH ") && !seen.load(Ordering::SeqCst) {
+            patched = Some(0);
+        }
+        if let Some(count) = &mut patched {
+            *count += read;
+            if *count > limit {
+                seen.store(true, Ordering::SeqCst);
+                if let Then::Hang = then {
+                    thread::sleep(Duration::from_secs(60));
+                }
+                break;
+            }
+        }
+        if read == 0 || server.write_all(bytes).is_err() {
+            break;
+        }
+    }
+    client.shutdown(Shutdown::Both).ok();
+    server.shutdown(Shutdown::Both).ok();
+}
