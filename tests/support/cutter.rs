@@ -71,7 +71,7 @@ fn pass(mut client: TcpStream, mut server: TcpStream, limit: usize, then: Then, 
             if *count > limit {
                 seen.store(true, Ordering::SeqCst);
                 if let Then::Hang = then {
-                    thread::sleep(Duration::from_secs(60));
+                    thread::sleep(Duration::from_mins(1));
                 }
                 break;
             }
