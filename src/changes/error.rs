@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::disk;
 use crate::fault::{Fault, Kind};
+use crate::rootfs;
 
 /// Changes could not be determined.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +12,9 @@ pub enum Error {
     /// The tree could not be read.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// A tree could not be walked.
+    #[error(transparent)]
+    Tree(#[from] rootfs::Error),
     /// An upper folder was written by an overlay with features that are switched off here.
     #[error("`{}` carries overlay's `{attribute}`, which only another mount can have written", path.display())]
     Foreign {
@@ -31,6 +35,7 @@ impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::Disk(error) => error.kind(),
+            Error::Tree(error) => error.kind(),
             Error::Foreign { .. } => Kind::Bug,
             Error::Unsteady { .. } => Kind::Failed,
         }
@@ -39,6 +44,7 @@ impl Fault for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Error::Disk(error) => error.hint(),
+            Error::Tree(error) => error.hint(),
             Error::Foreign { .. } | Error::Unsteady { .. } => None,
         }
     }

@@ -1,14 +1,17 @@
 //! What a run changed, as a sorted list of paths: present ones, whose truth is in the tree, and
-//! removed ones. However it is found (from overlay's upper folder here), the list is the same.
+//! removed ones. However it is found (from overlay's upper folder, or from a plain tree and a
+//! snapshot of before), the list is the same.
 
 mod error;
 mod list;
 mod same;
+mod snapshot;
 mod upper;
 
 pub use error::Error;
 pub use list::{Changes, Cursor, Iter, name_in_tar};
 pub use same::same_entry;
+pub use snapshot::from_snapshot;
 pub use upper::from_upper;
 
 /// What happened to a path.

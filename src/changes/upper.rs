@@ -266,12 +266,12 @@ fn look(path: &Path) -> Result<Option<Stat>, Error> {
     }
 }
 
-fn join(root: &Path, path: &[u8]) -> PathBuf {
+pub(super) fn join(root: &Path, path: &[u8]) -> PathBuf {
     root.join(OsStr::from_bytes(path))
 }
 
 /// Appends a name and returns the length to go back to.
-fn push(path: &mut Vec<u8>, name: &[u8]) -> usize {
+pub(super) fn push(path: &mut Vec<u8>, name: &[u8]) -> usize {
     let length = path.len();
     if length > 0 {
         path.push(b'/');
@@ -280,7 +280,7 @@ fn push(path: &mut Vec<u8>, name: &[u8]) -> usize {
     length
 }
 
-fn trimmed(path: &Path) -> Vec<u8> {
+pub(super) fn trimmed(path: &Path) -> Vec<u8> {
     let parts: Vec<&[u8]> =
         path.as_os_str().as_bytes().split(|byte| *byte == b'/').filter(|p| !p.is_empty()).collect();
     parts.join(&b'/')

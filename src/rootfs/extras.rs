@@ -61,6 +61,44 @@ pub(super) fn fill(dir: &Path, parent: &Path, extras: &Extras) -> Result<bool, E
     Ok(files || !made.is_empty())
 }
 
+/// Puts the extras into a plain tree, where folders keep their times; returns the paths of what was
+/// made.
+pub(super) fn place(tree: &Path, extras: &Extras) -> Result<Vec<EntryPath>, Error> {
+    let mut made = Vec::new();
+    for path in &extras.folders {
+        let folder = resolve(tree, path)?;
+        make_missing(tree, &folder, &mut made)?;
+    }
+    for (path, content) in &extras.files {
+        let (above, name) = super::flat::split(path.as_bytes());
+        let folder = resolve(tree, &EntryPath::from(above))?;
+        make_missing(tree, &folder, &mut made)?;
+        let entry = folder.join(name);
+        let file = tree.join(entry.as_path());
+        super::plain::keep_time(&file, || {
+            super::remove_tree(&file)?;
+            fs::write(&file, content).at("write", &file)?;
+            FILE.apply(&file)
+        })?;
+        made.push(entry);
+    }
+    Ok(made)
+}
+
+fn make_missing(tree: &Path, path: &EntryPath, made: &mut Vec<EntryPath>) -> Result<(), Error> {
+    for prefix in path.prefixes() {
+        let dir = tree.join(prefix.as_path());
+        if stat(tree, &prefix)?.is_none() {
+            super::plain::keep_time(&dir, || {
+                fs::create_dir(&dir).at("create the folder", &dir)?;
+                Folder::DEFAULT.apply(&dir)
+            })?;
+            made.push(prefix);
+        }
+    }
+    Ok(())
+}
+
 const FILE: Folder = Folder::DEFAULT.with_mode(0o644);
 
 /// Returns the path that a folder's path leads to, through the symlinks of the tree. What of it

@@ -13,16 +13,21 @@
 //! To be used inside of the user namespace of [`crate::sandbox::enter()`].
 
 mod claim;
+mod copy;
 mod error;
 mod extras;
+mod flat;
 mod masks;
 mod memory;
 mod overlay;
+mod plain;
 mod probe;
+mod queue;
 mod records;
 mod remove;
 mod repairs;
 mod sidecar;
+mod snapshot;
 mod space;
 mod stack;
 mod truth;
@@ -35,10 +40,13 @@ pub use error::Error;
 pub use extras::Extras;
 pub use memory::available_memory;
 pub use overlay::{Mounted, mount};
+pub use plain::{Inode, PlainTree, each};
 pub use probe::{Why, probe_overlay, probe_owners};
+pub use queue::in_parallel;
 pub use records::{Inherited, records};
 pub use remove::remove_tree;
 pub use sidecar::{Device, DeviceKind, EntryPath, Ledger, Sidecar};
+pub use snapshot::{Known, Snapshot, print_of};
 pub use space::Space;
 pub use truth::{Plain, Record, Truth};
 

@@ -121,6 +121,24 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// Asks for the truth of some entries of a tree.
+    pub fn of<'p>(
+        tree: &Path,
+        paths: impl Iterator<Item = &'p [u8]>,
+        truth: &dyn Truth,
+    ) -> Result<Ledger, Error> {
+        let mut ledger = Ledger::default();
+        for path in paths {
+            let path = EntryPath::from(path);
+            let place = tree.join(path.as_path());
+            if let Some(record) = truth.now(&path).at("ask for the owner of", &place)? {
+                let stat = rustix::fs::lstat(&place).at("look at", &place)?;
+                ledger.note(path, &record, &stat);
+            }
+        }
+        Ok(ledger)
+    }
+
     fn note(&mut self, path: EntryPath, record: &Record, stat: &rustix::fs::Stat) {
         let uid = record.uid.unwrap_or(stat.st_uid);
         let gid = record.gid.unwrap_or(stat.st_gid);
