@@ -45,6 +45,7 @@ mod upload;
 
 // One digest: as root and as an ordinary user, under other clocks, hosts, stores, threads.
 mod parity;
+mod plain;
 
 // Interrupted, killed and starved builds.
 mod crash;

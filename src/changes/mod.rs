@@ -8,11 +8,24 @@ mod same;
 mod snapshot;
 mod upper;
 
+use std::path::PathBuf;
+
+use crate::rootfs::{Tree, Truth};
+
 pub use error::Error;
 pub use list::{Changes, Cursor, Iter, name_in_tar};
 pub use same::same_entry;
 pub use snapshot::from_snapshot;
 pub use upper::from_upper;
+
+/// Lists what has changed in a tree, whichever kind it is of; `excluded` are paths that are left out
+/// with all they hold.
+pub fn of(tree: &Tree, excluded: &[PathBuf], truth: &dyn Truth) -> Result<Changes, Error> {
+    match tree {
+        Tree::Overlay(mounted) => from_upper(mounted.upper(), mounted.parent(), excluded, truth),
+        Tree::Plain(plain) => from_snapshot(plain, excluded, truth),
+    }
+}
 
 /// What happened to a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

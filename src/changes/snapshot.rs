@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Stat};
 
 use super::same::{Facts, is_whiteout, kind, same_content, same_metadata};
 use super::upper::{join, push, trimmed};
-use super::{Change, Error, Kind};
+use super::{Change, Changes, Error, Kind};
 use crate::disk::At;
 use crate::rootfs::{EntryPath, Known, PlainTree, Truth, each, in_parallel, print_of};
 
@@ -23,7 +23,7 @@ pub fn from_snapshot(
     tree: &PlainTree,
     excluded: &[PathBuf],
     truth: &dyn Truth,
-) -> Result<Vec<Change>, Error> {
+) -> Result<Changes, Error> {
     let scan = Scan {
         tree,
         excluded: excluded.iter().map(|path| trimmed(path)).collect(),
@@ -128,7 +128,7 @@ impl Scan<'_> {
 }
 
 /// Adds the folders above the entries.
-fn settle(tree: &PlainTree, found: Vec<(Vec<u8>, Verdict)>) -> Vec<Change> {
+fn settle(tree: &PlainTree, found: Vec<(Vec<u8>, Verdict)>) -> Changes {
     let extras: BTreeSet<&[u8]> = tree.extras().map(EntryPath::as_bytes).collect();
     let mut changes: BTreeMap<Vec<u8>, Kind> = BTreeMap::new();
     let mut touched_extras: BTreeSet<&[u8]> = BTreeSet::new();

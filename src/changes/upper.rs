@@ -98,7 +98,10 @@ impl Walk<'_> {
                 let listed =
                     names.binary_search_by(|have| have.as_bytes().cmp(name.as_bytes())).is_ok();
                 let length = push(path, name.as_bytes());
-                if !listed && !self.excluded.contains(path.as_slice()) {
+                if !listed
+                    && !self.excluded.contains(path.as_slice())
+                    && look(&join(self.parent, path))?.is_some()
+                {
                     items.push((whiteout_of(&name), name, Item::Note(Verdict::Removed)));
                 }
                 path.truncate(length);
@@ -258,8 +261,11 @@ fn is_opaque(folder: &Path) -> Result<bool, Error> {
     Ok(attribute(folder, "user.overlay.opaque")?.as_deref() == Some(b"y"))
 }
 
+/// Looks at an entry of the parent. A socket there was left by a layer of this build, which does not
+/// have it.
 fn look(path: &Path) -> Result<Option<Stat>, Error> {
     match rustix::fs::lstat(path) {
+        Ok(stat) if kind(&stat) == FileType::Socket => Ok(None),
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(disk::Error::new("examine", path, error).into()),

@@ -142,7 +142,10 @@ mod tests {
         let copier = Copier::new();
         copier.copy(&from, &stat, &to).unwrap();
         let copied = std::fs::metadata(&to).unwrap();
-        assert_eq!((copied.len(), copied.mtime_nsec()), (64 << 20, i64::try_from(stat.st_mtime_nsec).unwrap()));
+        assert_eq!(
+            (copied.len(), copied.mtime_nsec()),
+            (64 << 20, i64::try_from(stat.st_mtime_nsec).unwrap())
+        );
         assert!(copied.blocks() * 512 < 1 << 20);
         let mut six = [0; 6];
         File::open(&to).unwrap().read_exact_at(&mut six, 30 << 20).unwrap();

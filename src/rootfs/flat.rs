@@ -103,7 +103,8 @@ impl<'l> Flat<'l> {
             while let Some(hides) = hidden.next_if(|hides| hides.layer > *source) {
                 hide(states.entry(hides.name.clone()).or_default(), hides.content);
             }
-            let dir = self.lowers[usize::from(*source)].tree.join(std::ffi::OsStr::from_bytes(path));
+            let dir =
+                self.lowers[usize::from(*source)].tree.join(std::ffi::OsStr::from_bytes(path));
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = rustix::fs::openat(CWD, &dir, flags, Mode::empty()).at("open", &dir)?;
             for entry in Dir::read_from(&fd).at("list", &dir)? {

@@ -1,5 +1,5 @@
 //! Unpacked layers stacked to a tree that a step can run in: an overlay whose upper folder holds
-//! what the step changes.
+//! what the step changes, or, where no overlay works, a [`PlainTree`], a copy of them all.
 //!
 //! ```text
 //! merged/   = upper : extras : repairs : layer N : mask N : layer N-1 : mask N-1 : …   (read-write)
@@ -30,6 +30,7 @@ mod sidecar;
 mod snapshot;
 mod space;
 mod stack;
+mod tree;
 mod truth;
 
 use std::path::PathBuf;
@@ -40,7 +41,7 @@ pub use error::Error;
 pub use extras::Extras;
 pub use memory::available_memory;
 pub use overlay::{Mounted, mount};
-pub use plain::{Inode, PlainTree, each};
+pub use plain::{PlainTree, each};
 pub use probe::{Why, probe_overlay, probe_owners};
 pub use queue::in_parallel;
 pub use records::{Inherited, records};
@@ -48,6 +49,7 @@ pub use remove::remove_tree;
 pub use sidecar::{Device, DeviceKind, EntryPath, Ledger, Sidecar};
 pub use snapshot::{Known, Snapshot, print_of};
 pub use space::Space;
+pub use tree::{Tree, TreeKind};
 pub use truth::{Plain, Record, Truth};
 
 /// A layer in a stack.

@@ -22,7 +22,7 @@ use crate::rootfs::copy::{Copier, times_of};
 use crate::rootfs::flat::{Flat, index};
 use crate::rootfs::snapshot::{Found, Snapshot, print_of};
 use crate::rootfs::stack::Folder;
-use crate::rootfs::{EntryPath, Error, Extras, Ledger, Lower, Record, Sidecar, extras, in_parallel};
+use crate::rootfs::{EntryPath, Error, Extras, Ledger, Lower, Sidecar, extras, in_parallel};
 
 /// How long to wait for the file system's clock to go on; some count in whole seconds.
 const TICKS: u32 = 600;
@@ -37,18 +37,6 @@ pub struct PlainTree {
     root: Folder,
     snapshot: Snapshot,
     extras: BTreeMap<EntryPath, u64>,
-    inodes: Vec<Inode>,
-}
-
-/// An entry of a plain tree that is truly something else than the tree says.
-#[derive(Clone, Debug)]
-pub struct Inode {
-    /// Where it is.
-    pub path: EntryPath,
-    /// Its device and inode, which stay as long as it exists.
-    pub id: (u64, u64),
-    /// What it is.
-    pub record: Record,
 }
 
 impl PlainTree {
@@ -88,7 +76,6 @@ impl PlainTree {
             root: root.map_or(Folder::DEFAULT, |root| Folder::from_stat(&root.stat)),
             snapshot: Snapshot::of(folders),
             extras: BTreeMap::new(),
-            inodes: Vec::new(),
         };
         tree.begin(extras, None, Vec::new())?;
         Ok(tree)
@@ -119,32 +106,31 @@ impl PlainTree {
         self.extras.keys()
     }
 
-    /// Returns the entries whose owner or kind the tree can't tell, to be remembered by inode.
-    pub fn inodes(&self) -> &[Inode] {
-        &self.inodes
-    }
-
     /// Returns where the bytes are of the entry that was at `path`, which is from layer `origin`.
     pub fn origin(&self, path: &[u8], origin: u16) -> PathBuf {
         at(&self.lowers[usize::from(origin)].tree, path)
     }
 
     /// Copies what a layer changed into the folder `dir`, which is made, as the unpacked layer would
-    /// be: `present` and `removed` are its sorted paths, `ledger` what the tree can't tell of them.
+    /// be: `changes` are its paths, each folder before what it holds, and whether it is there or
+    /// removed; `ledger` is what the tree can't tell of them.
     ///
     /// The copy stays as it is while the tree is used on; hard links within the layer stay links.
-    pub fn set_aside<'p>(
+    pub fn set_aside(
         &self,
         dir: &Path,
-        present: impl Iterator<Item = &'p [u8]>,
-        removed: impl Iterator<Item = &'p [u8]>,
+        changes: &[(EntryPath, bool)],
         ledger: &Ledger,
     ) -> Result<Lower, Error> {
         disk::make_dirs(dir)?;
         rustix::fs::chmod(dir, Mode::from_raw_mode(0o755)).at("set the mode of", dir)?;
         let (mut folders, mut files, mut links) = (Vec::new(), Vec::new(), Vec::new());
         let mut firsts: BTreeMap<(u64, u64), &[u8]> = BTreeMap::new();
-        for path in present {
+        let of = |wanted| {
+            let taken = move |change: &&(EntryPath, bool)| change.1 == wanted;
+            changes.iter().filter(taken).map(|change| &change.0)
+        };
+        for path in of(true).map(EntryPath::as_bytes) {
             let (from, to) = (at(&self.merged, path), at(dir, path));
             let stat = rustix::fs::lstat(&from).at("look at", &from)?;
             match FileType::from_raw_mode(stat.st_mode) {
@@ -176,7 +162,7 @@ impl PlainTree {
         }
         let hex = |bytes: &Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut sidecar = Sidecar {
-            whiteouts: removed.map(EntryPath::from).collect(),
+            whiteouts: of(false).cloned().collect(),
             devices: ledger.devices.clone(),
             capabilities: ledger
                 .capabilities
@@ -234,8 +220,8 @@ impl PlainTree {
     ) -> Result<(), Error> {
         made.append(&mut extras::place(&self.merged, extras)?);
         self.root.apply(&self.merged)?;
-        let (snapshot, inodes, newest) = self.scan(fresh, &made)?;
-        (self.snapshot, self.inodes) = (snapshot, inodes);
+        let (snapshot, newest) = self.scan(fresh)?;
+        self.snapshot = snapshot;
         self.extras = BTreeMap::new();
         for path in made {
             if let Some(stat) = stat(&self.merged.join(path.as_path()))? {
@@ -262,18 +248,13 @@ impl PlainTree {
 
     /// Looks at the whole tree. An entry is of the layer that it was of, or of the `fresh` one; what
     /// no layer has is left out.
-    fn scan(
-        &self,
-        fresh: Option<usize>,
-        made: &[EntryPath],
-    ) -> Result<(Snapshot, Vec<Inode>, (i64, u64)), Error> {
+    fn scan(&self, fresh: Option<usize>) -> Result<(Snapshot, (i64, u64)), Error> {
         let next = AtomicU32::new(1);
         let folders = Mutex::new(Vec::new());
-        let kept = Mutex::new((Vec::new(), (0, 0)));
+        let last = Mutex::new((0, 0));
         let work = |job: (Vec<u8>, u32, Option<u32>), more: &mut Vec<_>| -> Result<(), Error> {
             let (path, number, old) = job;
             let mut found = Vec::new();
-            let mut inodes = Vec::new();
             let mut newest = (0, 0);
             each(&self.merged, &path, &mut |name, below, stat| {
                 newest = newest.max((stat.st_ctime, stat.st_ctime_nsec));
@@ -287,13 +268,6 @@ impl PlainTree {
                     (None, Some(known)) => known.origin,
                     (None, None) => return,
                 };
-                let is_extra = made.contains(&entry);
-                if let Some(record) = self.lowers[usize::from(origin)].record(below)
-                    && !is_extra
-                {
-                    let id = (stat.st_dev, stat.st_ino);
-                    inodes.push(Inode { path: entry, id, record });
-                }
                 let mut folder = 0;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                     folder = next.fetch_add(1, Ordering::Relaxed);
@@ -304,16 +278,14 @@ impl PlainTree {
             })?;
             found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
             folders.lock().unwrap_or_else(PoisonError::into_inner).push((number, found));
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.0.append(&mut inodes);
-            kept.1 = kept.1.max(newest);
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = newest.max(*last);
             Ok(())
         };
         in_parallel(vec![(Vec::new(), 0, Some(0))], work)?;
         let folders = folders.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (mut inodes, newest) = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
-        inodes.sort_unstable_by(|one: &Inode, other| one.path.cmp(&other.path));
-        Ok((Snapshot::of(folders), inodes, newest))
+        let newest = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((Snapshot::of(folders), newest))
     }
 
     /// Parts files of several names, as they are for an overlay whose lower layer has them; and gives

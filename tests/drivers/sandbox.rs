@@ -10,8 +10,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ocibuild::changes::{self, Kind};
+use ocibuild::layer;
 use ocibuild::report::Stream;
-use ocibuild::rootfs::{self, EntryPath, Extras, Lower, Mounted, Plain, Sidecar, Space, Truth};
+use ocibuild::rootfs::{
+    self, EntryPath, Extras, Ledger, Lower, Plain, Sidecar, Space, Tree, TreeKind, Truth,
+};
 use ocibuild::sandbox::{self, Cancel, Entry, Mode, Owners, Ownership, Request, Scope, Spec};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,8 +45,17 @@ enum Act {
         files: Vec<(String, String)>,
         #[serde(default)]
         folders: Vec<String>,
+        /// As a plain tree.
+        #[serde(default)]
+        plain: bool,
     },
     Unmount,
+    /// Takes what has changed as a layer, and goes on with a tree over it in `space`, a new folder.
+    Commit {
+        space: PathBuf,
+        #[serde(default)]
+        excluded: Vec<PathBuf>,
+    },
     /// What every entry of the tree is in truth.
     Truth,
     /// A step; its root is the mounted tree unless it names one.
@@ -103,7 +116,9 @@ fn describe(error: &dyn std::error::Error) -> String {
 }
 
 fn carry_out(owners: &str, acts: Vec<Act>) -> Vec<Value> {
-    let mut mounted: Option<Mounted> = None;
+    let mut tree: Option<Tree> = None;
+    let mut below: Vec<Lower> = Vec::new();
+    let mut with = Extras::default();
     let mut ownership: Option<Ownership> = None;
     let mut spaces = Vec::new();
     let mut results = Vec::new();
@@ -115,7 +130,7 @@ fn carry_out(owners: &str, acts: Vec<Act>) -> Vec<Value> {
                 spaces.extend(space);
                 value
             }
-            Act::Mount { lowers, space, files, folders } => {
+            Act::Mount { lowers, space, files, folders, plain } => {
                 let lower = |(tree, sidecar)| Lower { tree, sidecar, ledger: Arc::default() };
                 let lowers: Vec<Lower> = lowers.into_iter().map(lower).collect();
                 let extras = Extras {
@@ -125,28 +140,45 @@ fn carry_out(owners: &str, acts: Vec<Act>) -> Vec<Value> {
                         .collect(),
                     folders: folders.iter().map(|path| path.as_str().into()).collect(),
                 };
-                drop(mounted.take());
-                let result = rootfs::mount(&lowers, &space, &extras);
+                drop(tree.take());
+                let kind = if plain { TreeKind::Plain } else { TreeKind::Overlay };
+                let result = Tree::new(kind, &lowers, &space, &extras);
                 let value = told(&result);
-                mounted = result.ok();
+                tree = result.ok();
                 let scope = match owners {
                     "full" => Some(Scope::Full),
                     "nodes" => Some(Scope::Nodes),
                     "light" => Some(Scope::Light),
                     _ => None,
                 };
-                if let (Some(mounted), Some(scope)) = (&mounted, scope) {
-                    let (merged, upper) = (mounted.merged(), mounted.upper());
-                    ownership = Some(Ownership::overlay(scope, merged, upper, &lowers).unwrap());
+                if let (Some(tree), Some(scope)) = (&tree, scope) {
+                    let merged = tree.merged();
+                    let begun = match tree {
+                        Tree::Overlay(mounted) => {
+                            Ownership::overlay(scope, merged, mounted.upper(), &lowers)
+                        }
+                        Tree::Plain(_) => Ownership::plain(scope, merged, &lowers),
+                    };
+                    ownership = Some(begun.unwrap());
                 }
+                (below, with) = (lowers, extras);
                 value
             }
-            Act::Unmount => told(&mounted.take().map(Mounted::unmount).transpose()),
+            Act::Commit { space, excluded } => {
+                let before = tree.take().unwrap();
+                let (value, after) = commit(before, &mut below, &with, &space, &excluded);
+                tree = Some(after);
+                value
+            }
+            Act::Unmount => match tree.take() {
+                Some(Tree::Overlay(mounted)) => told(&mounted.unmount()),
+                _ => json!("ok"),
+            },
             Act::Run { mut spec, timeout, cancel_after } => {
-                if let Some(mounted) = &mounted
+                if let Some(tree) = &tree
                     && spec.root == Path::new("")
                 {
-                    mounted.merged().clone_into(&mut spec.root);
+                    tree.merged().clone_into(&mut spec.root);
                 }
                 spec.timeout = timeout.map(Duration::from_secs_f64);
                 let owners = match (&ownership, owners) {
@@ -159,8 +191,10 @@ fn carry_out(owners: &str, acts: Vec<Act>) -> Vec<Value> {
             Act::Shell(script) => {
                 let mut command = Command::new("/bin/sh");
                 command.args(["-ec", &script]);
-                if let Some(mounted) = &mounted {
-                    command.env("MERGED", mounted.merged());
+                if let Some(tree) = &tree {
+                    command.env("MERGED", tree.merged());
+                }
+                if let Some(Tree::Overlay(mounted)) = &tree {
                     command.env("PARENT", mounted.parent());
                     command.env("UPPER", mounted.upper());
                 }
@@ -177,7 +211,7 @@ fn carry_out(owners: &str, acts: Vec<Act>) -> Vec<Value> {
                     None => &Plain,
                 };
                 let mut lines = Vec::new();
-                list(mounted.as_ref().unwrap().merged(), &EntryPath::default(), truth, &mut lines);
+                list(tree.as_ref().unwrap().merged(), &EntryPath::default(), truth, &mut lines);
                 json!(lines)
             }
             Act::Usage => {
@@ -217,6 +251,48 @@ fn list(root: &Path, path: &EntryPath, truth: &dyn Truth, lines: &mut Vec<String
             list(root, &path.join(name.as_bytes()), truth, lines);
         }
     }
+}
+
+/// The next layer's tree, and what the finished layer is.
+fn commit(
+    mut tree: Tree,
+    below: &mut Vec<Lower>,
+    extras: &Extras,
+    space: &Path,
+    excluded: &[PathBuf],
+) -> (Value, Tree) {
+    let changes = changes::of(&tree, excluded, &Plain).unwrap();
+    let ledger = Ledger::default();
+    let write = |root: &Path| {
+        layer::measure(|out| layer::write_tar(root, &changes, &ledger, out)).unwrap().0.to_string()
+    };
+    let digest = write(tree.changed());
+    let list: Vec<_> =
+        changes.iter().map(|change| (change.path.into(), change.kind == Kind::Present)).collect();
+    let shown: Vec<String> = changes
+        .iter()
+        .map(|change| {
+            let sign = if change.kind == Kind::Removed { "-" } else { "" };
+            format!("{sign}{}", EntryPath::from(change.path.as_slice()))
+        })
+        .collect();
+    let aside = match tree {
+        Tree::Overlay(mounted) => {
+            let upper = mounted.unmount().unwrap();
+            let aside = write(&upper);
+            below.push(Lower { tree: upper, sidecar: None, ledger: Arc::default() });
+            tree = Tree::new(TreeKind::Overlay, below, space, extras).unwrap();
+            aside
+        }
+        Tree::Plain(mut plain) => {
+            let layer = plain.set_aside(space, &list, &ledger).unwrap();
+            below.push(layer.clone());
+            plain.go_on(Some(layer), extras).unwrap();
+            tree = Tree::Plain(plain);
+            write(space)
+        }
+    };
+    (json!({ "changes": shown, "digest": digest, "aside": aside }), tree)
 }
 
 fn told<T, E: std::error::Error + 'static>(result: &Result<T, E>) -> Value {
