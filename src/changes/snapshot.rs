@@ -33,7 +33,7 @@ pub fn from_snapshot(
     let first = Folder { path: Vec::new(), before: Some(0) };
     in_parallel(vec![first], |folder, more| scan.folder(&folder, more))?;
     let found = scan.found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(settle(tree, found))
+    Ok(settle(tree, &found))
 }
 
 /// A folder to look at.
@@ -128,11 +128,11 @@ impl Scan<'_> {
 }
 
 /// Adds the folders above the entries.
-fn settle(tree: &PlainTree, found: Vec<(Vec<u8>, Verdict)>) -> Changes {
+fn settle(tree: &PlainTree, found: &[(Vec<u8>, Verdict)]) -> Changes {
     let extras: BTreeSet<&[u8]> = tree.extras().map(EntryPath::as_bytes).collect();
     let mut changes: BTreeMap<Vec<u8>, Kind> = BTreeMap::new();
     let mut touched_extras: BTreeSet<&[u8]> = BTreeSet::new();
-    for (path, verdict) in &found {
+    for (path, verdict) in found {
         let mut rest = path.as_slice();
         while let Some(slash) = rest.iter().rposition(|byte| *byte == b'/') {
             rest = &rest[..slash];

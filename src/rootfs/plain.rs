@@ -391,12 +391,11 @@ impl Copying<'_> {
     }
 }
 
+/// Takes the name, the path and the metadata of an entry.
+type Take<'t> = dyn FnMut(&[u8], &[u8], &Stat) + 't;
+
 /// Looks at each entry of a folder of a tree; gives its name, its path and its metadata.
-pub fn each(
-    tree: &Path,
-    path: &[u8],
-    take: &mut dyn FnMut(&[u8], &[u8], &Stat),
-) -> Result<(), Error> {
+pub fn each(tree: &Path, path: &[u8], take: &mut Take<'_>) -> Result<(), Error> {
     let dir = at(tree, path);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(CWD, &dir, flags, Mode::empty()).at("open", &dir)?;
