@@ -30,6 +30,53 @@ fn root_and_an_ordinary_user_give_one_digest() {
     assert!(user.running().is_empty());
 }
 
+/// Owners, device nodes and links to what a user with one id can't give to anybody; and a layer on
+/// top, over the fresh one and over the one that comes from its blob.
+#[test]
+fn a_user_with_one_id_gives_the_digest_of_root() {
+    let owners = |who: Who| -> Project {
+        let project = Project::with_tiny_base(who);
+        let layers = ["owners", "owners-later"];
+        project.fixture("owners").fixture("owners-later").definition("owners", &layers);
+        project
+    };
+    let expected = owners(Who::Root).build("owners");
+    for who in [Who::Range, Who::Single] {
+        let user = owners(who);
+        let ran = user.run(&["build", "owners"]);
+        let said = ran.stderr();
+        assert_eq!(ran.ok(), expected, "{who:?}: {said}");
+        let mode = if who == Who::Range { "mode range" } else { "mode single" };
+        assert!(said.contains(mode), "{said}");
+        assert_eq!(user.build("owners"), expected, "{who:?}, cached");
+        let again = ["build", "owners", "--refresh", "owners-later"];
+        assert_eq!(user.run(&again).ok(), expected, "{who:?}, on an unpacked parent");
+        let on_disk = ["build", "owners", "--no-cache", "--memory", "0"];
+        assert_eq!(user.run(&on_disk).ok(), expected, "{who:?}, on disk");
+    }
+}
+
+/// Owners that are thrown away never pass for true ones.
+#[test]
+fn discarded_owners_are_told_and_have_another_digest() {
+    let owned = |who: Who| -> Project {
+        let project = Project::with_tiny_base(who);
+        let script = "chown 5:6 /srv/kept; chmod 600 /srv/of-jovyan";
+        project.script("owned", script).definition("small", &["owned"]);
+        project
+    };
+    let user = owned(Who::Single);
+    let kept = user.build("small");
+    let ran = user.run(&["--mode", "single", "build", "small", "--ownership", "discard"]);
+    assert!(ran.stderr().contains("owners discarded"), "{}", ran.stderr());
+    assert_ne!(ran.ok(), kept);
+    let shown = user.run(&["show", "localhost/small", "--json"]).ok();
+    assert!(shown.contains("dev.ocibuild.ownership"), "{shown}");
+    let range = owned(Who::Range);
+    let refused = range.run(&["build", "small", "--ownership", "discard"]).fails(2);
+    assert!(refused.contains("--mode=single"), "{refused}");
+}
+
 #[test]
 fn users_pull_and_build_on_what_others_pushed() {
     let registry = Registry::plain();

@@ -277,7 +277,7 @@ fn a_machine_that_does_not_allow_it_is_told_what_to_change() {
         (value["error"].as_str().unwrap().to_owned(), value["hint"].as_str().unwrap().to_owned())
     };
     // The limit belongs to a user namespace, so that it can be tried in one.
-    let job = driver.command("auto", &[]);
+    let job = driver.command("root", &[]);
     let (program, arguments) = (job.get_program(), job.get_args().collect::<Vec<_>>());
     let within = format!("{} {}", program.display(), arguments[0].display());
     std::fs::copy(driver.path("tmp/job.json"), driver.path("home/job.json")).unwrap();
@@ -292,7 +292,7 @@ fn a_machine_that_does_not_allow_it_is_told_what_to_change() {
     assert!(error.contains("are switched off (user.max_user_namespaces is 0)"), "{error}");
     assert!(hint.contains("sysctl -w user.max_user_namespaces=15000"), "{hint}");
 
-    let job = driver.command("auto", &[]);
+    let job = driver.command("root", &[]);
     let mut weak = Command::new("setpriv");
     weak.args(["--bounding-set=-setuid", "--inh-caps=-setuid", "--"]);
     weak.arg(job.get_program()).args(job.get_args());
@@ -302,7 +302,7 @@ fn a_machine_that_does_not_allow_it_is_told_what_to_change() {
 
     let ranged = Driver::of(Who::Range);
     std::fs::write(ranged.path("users/subgid"), "tester:1000000:1000\n").unwrap();
-    let (error, hint) = told(&mut ranged.command("auto", &[]));
+    let (error, hint) = told(&mut ranged.command("range", &[]));
     let expected = "cannot build with a range of subordinate ids here: /etc/subgid gives `tester` \
                     1000 ids, and images need 65536";
     assert_eq!(error, expected);

@@ -20,6 +20,9 @@ use super::terminal::{self, Verbosity};
 /// Whether a signal is ending the process.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
+/// The exit code by which the inner process asks to be started again with one id. No command has it.
+const UNFIT: u8 = 97;
+
 /// What every command needs to know.
 pub(crate) struct Context {
     pub(crate) json: bool,
@@ -82,7 +85,34 @@ impl Context {
     /// Enters the namespace in which the caller is root. Returns an exit code in the outer process,
     /// when the inner one has ended.
     pub(crate) fn enter(&mut self) -> Result<Option<ExitCode>, ops::Error> {
-        match sandbox::enter(self.request)? {
+        self.enter_as(self.request)
+    }
+
+    /// Does the same for what makes trees: where the folders for them don't take the owners of the
+    /// best mode, it is done with one id.
+    pub(crate) fn enter_for_trees(&mut self) -> Result<Option<ExitCode>, ops::Error> {
+        let entered = self.enter()?;
+        if entered == Some(ExitCode::from(UNFIT)) {
+            return self.enter_as(sandbox::Request::Single);
+        }
+        let chosen = matches!(self.request, sandbox::Request::Auto);
+        if entered.is_none() && chosen && self.mode != Some(sandbox::Mode::Single) {
+            for dir in std::iter::once(&self.store).chain(&self.scratch) {
+                // A folder that can't be made is another matter, which shows later.
+                if ocibuild::disk::make_dirs(dir).is_err() {
+                    continue;
+                }
+                if let Err(why) = ocibuild::rootfs::probe_owners(dir) {
+                    self.report.note(&format!("{}: {why}; so with one id", dir.display()));
+                    return Ok(Some(ExitCode::from(UNFIT)));
+                }
+            }
+        }
+        Ok(entered)
+    }
+
+    fn enter_as(&mut self, request: sandbox::Request) -> Result<Option<ExitCode>, ops::Error> {
+        match sandbox::enter(request)? {
             sandbox::Entry::Inside(entered) => {
                 self.mode = Some(entered.mode);
                 Ok(None)

@@ -124,7 +124,8 @@ pub(crate) fn main() -> ExitCode {
     };
     // Entering re-executes the command; only the inner one goes on from here.
     if needs_trees(&arguments.command) {
-        match context.enter() {
+        let makes_trees = matches!(arguments.command, Command::Build(_) | Command::Pull(_));
+        match if makes_trees { context.enter_for_trees() } else { context.enter() } {
             Ok(None) => {}
             Ok(Some(code)) => return code,
             // These go on without: one tells why it cannot be entered, and the others leave what

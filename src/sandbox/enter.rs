@@ -141,8 +141,9 @@ fn choose(request: Request) -> Result<Ids, Error> {
     let range = || ids::find_range(uid).map(Ids::Range);
     let (mode, result) = match request {
         Request::Root => ("all ids", root()),
-        Request::Auto if uid == 0 => ("all ids", root().or_else(|lack| range().map_err(|_| lack))),
-        Request::Range | Request::Auto => ("a range of subordinate ids", range()),
+        Request::Range => ("a range of subordinate ids", range()),
+        Request::Auto if uid == 0 => ("all ids", root().or_else(|_| range()).or(Ok(Ids::Single))),
+        Request::Auto => ("one id", range().or(Ok(Ids::Single))),
         Request::Single => ("one id", Ok(Ids::Single)),
     };
     result.map_err(|lack| Error::Unavailable { mode, lack })

@@ -14,6 +14,8 @@ pub(crate) enum Who {
     Root,
     /// An ordinary user who was given a range of subuids.
     Range,
+    /// An ordinary user without: she has one id.
+    Single,
 }
 
 /// The ordinary user's uid and gid, which nobody has on a usual machine.
@@ -55,7 +57,7 @@ impl Project {
         for folder in ["layers", "manifests", "home", "tmp"] {
             std::fs::create_dir(project.path(folder)).unwrap();
         }
-        if who == Who::Range {
+        if who != Who::Root {
             require_root();
             project.write_users();
         }
@@ -130,7 +132,7 @@ impl Project {
         let mut line: Vec<&OsStr> = tool.iter().map(OsStr::new).collect();
         let users = self.path("users");
         let (binary, own) = (binary(), self.path("ocibuild"));
-        if self.who == Who::Range {
+        if self.who != Who::Root {
             // In a mount namespace of its own, so that no trace of the user is left on the machine.
             let script =
                 "for f in passwd group subuid subgid; do mount --bind \"$1/$f\" /etc/$f; done
@@ -152,7 +154,7 @@ impl Project {
             );
             line.extend([users.as_os_str(), binary.as_os_str(), own.as_os_str()]);
         }
-        line.push(if self.who == Who::Range { own.as_os_str() } else { binary.as_os_str() });
+        line.push(if self.who == Who::Root { binary.as_os_str() } else { own.as_os_str() });
         let mut command = Command::new(line[0]);
         command.args(&line[1..]).args(arguments);
         self.surroundings(&mut command);
@@ -192,7 +194,7 @@ impl Project {
 
     /// Lets the ordinary user own what root has just written.
     fn settle(&self) {
-        if self.who == Who::Range {
+        if self.who != Who::Root {
             super::run(
                 Command::new("chown")
                     .args(["-R", "--no-dereference", &format!("{UID}:{UID}")])
@@ -219,8 +221,9 @@ impl Project {
         let home = self.path("home");
         append("passwd", format!("tester:x:{UID}:{UID}::{}:/bin/sh\n", home.display()));
         append("group", format!("tester:x:{UID}:\n"));
-        append("subuid", "tester:1000000:65536\n".to_owned());
-        append("subgid", "tester:1000000:65536\n".to_owned());
+        let range = if self.who == Who::Range { "tester:1000000:65536\n" } else { "" };
+        append("subuid", range.to_owned());
+        append("subgid", range.to_owned());
         std::fs::write(self.path("ocibuild"), "").unwrap();
     }
 }
