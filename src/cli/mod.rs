@@ -19,6 +19,7 @@ mod show;
 mod size;
 mod terminal;
 mod unshare;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -109,6 +110,7 @@ enum Command {
     List(list::Args),
     Remove(remove::Args),
     Gc(gc::Args),
+    Verify(verify::Args),
     Doctor(doctor::Args),
     Unshare(unshare::Args),
     Rules(rules::Args),
@@ -157,6 +159,7 @@ pub(crate) fn main() -> ExitCode {
         Command::List(args) => list::run(args, &context),
         Command::Remove(args) => remove::run(args, &context),
         Command::Gc(args) => gc::run(args, &context),
+        Command::Verify(args) => verify::run(args, &context),
         Command::Doctor(args) => doctor::run(args, &context),
         Command::Unshare(args) => unshare::run(args, &context),
         Command::Rules(args) => rules::run(args, &context),

@@ -15,6 +15,7 @@ mod index;
 mod inspect;
 mod publish;
 mod pull;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,6 +35,7 @@ pub use index::{IndexOptions, index};
 pub use inspect::{ImageLayer, ImagePlatform, ImageReport, ListedReport, ShowOptions, list, show};
 pub use publish::{PushOptions, PushReport, push};
 pub use pull::{PullOptions, PullReport, pull};
+pub use verify::{Damage, VerifyReport, verify};
 
 use crate::report::Report;
 use crate::sandbox;
