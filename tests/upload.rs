@@ -1,10 +1,11 @@
-//! Blobs that go up while they are made: ahead of their end, over a wire that breaks or hangs, and
-//! given up.
+//! Blobs on their way up: while they are made, over a wire that breaks or hangs, gone on with where
+//! the registry kept a part, and in pieces.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ocibuild::http::{Client, Config};
@@ -12,16 +13,17 @@ use ocibuild::oci::{Descriptor, Digest, media_type};
 use ocibuild::registry::{Keychain, Registries, Repository};
 use ocibuild::report::{Silent, Task, Unit};
 use ocibuild::store::Store;
-use ocibuild::transfer::Sink;
+use ocibuild::transfer::{Body, Error, Placed, Sink, Stream};
 
+use crate::double::{Double, Reply, Request};
 use crate::support::cli::{Project, Who, names, wait_for};
 use crate::support::cutter::{Cutter, Then};
 use crate::support::registry::Registry;
 use crate::support::{image, noise, run, temp_dir};
 
 fn open(name: &str) -> Repository {
-    let registries =
-        Registries::new(Client::new(Config::default()), Keychain::new(&BTreeMap::new()));
+    let config = Config { backoff: Duration::from_millis(5), ..Config::default() };
+    let registries = Registries::new(Client::new(config), Keychain::new(&BTreeMap::new()));
     registries.open(&name.parse().unwrap())
 }
 
@@ -111,7 +113,7 @@ fn big(host: &str, compression: &str) -> Project {
 fn an_upload_that_breaks_is_done_again_from_the_store() {
     for compression in ["gzip", "zstd"] {
         let registry = Registry::plain();
-        let wire = Cutter::to(&registry.host(), 20_000_000, Then::Cut);
+        let wire = Cutter::to(&registry.host(), "PATCH", 20_000_000, Then::Cut);
         let project = big(&wire.host(), compression);
         let ran = project.run(&["build", "big", "--push", "-v"]);
         let said = ran.stderr();
@@ -125,7 +127,7 @@ fn an_upload_that_breaks_is_done_again_from_the_store() {
 #[test]
 fn an_interrupt_of_an_upload_ends_at_once_and_leaves_no_tag() {
     let registry = Registry::plain();
-    let wire = Cutter::to(&registry.host(), 10_000_000, Then::Hang);
+    let wire = Cutter::to(&registry.host(), "PATCH", 10_000_000, Then::Hang);
     let project = big(&wire.host(), "gzip");
     let blobs = names(&project.store().join("blobs/sha256"));
     let child = project
@@ -147,4 +149,129 @@ fn an_interrupt_of_an_upload_ends_at_once_and_leaves_no_tag() {
         let bytes = std::fs::read(project.store().join("blobs/sha256").join(&name)).unwrap();
         assert!(blobs.contains(&name) || image::digest(&bytes) == format!("sha256:{name}"));
     }
+}
+
+fn put(repository: &Repository, bytes: &[u8]) -> Result<Placed, Error> {
+    let task = Task::start(&Silent, String::new(), None, Unit::Bytes);
+    let open = || -> Result<Stream<'_>, Error> { Ok(Box::new(bytes)) };
+    let blob = Descriptor::of(media_type::LAYER_GZIP, bytes);
+    repository.put_blob(&blob, &Body::new(&open, &[]), &task)
+}
+
+/// A double that keeps what the uploads bring, and takes it as a blob when it is named. `before` may
+/// answer in its place.
+fn keeper(
+    before: impl Fn(&Request, &mut Vec<u8>) -> Option<Reply> + Send + Sync + 'static,
+) -> (Double, Arc<Mutex<Vec<u8>>>) {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&kept);
+    let double = Double::start(move |request, _| {
+        let mut kept = shared.lock().unwrap();
+        if let Some(reply) = before(request, &mut kept) {
+            return reply;
+        }
+        match request.method.as_str() {
+            "POST" => {
+                kept.clear();
+                Reply::new(202)
+                    .with("Location", "/up/1?s=0")
+                    .with("OCI-Chunk-Min-Length", "5242880")
+            }
+            "PATCH" | "PUT" => {
+                if let Some(range) = request.header("content-range") {
+                    let (from, to) = range.split_once('-').unwrap();
+                    assert_eq!(from.parse::<usize>().unwrap(), kept.len());
+                    assert_eq!(to.parse::<usize>().unwrap() + 1, kept.len() + request.body.len());
+                }
+                kept.extend_from_slice(&request.body);
+                let location = format!("/up/1?s={}", kept.len());
+                let digest = Digest::of(&kept).to_string().replace(':', "%3A");
+                match request.method.as_str() {
+                    "PATCH" => Reply::new(202).with("Location", &location),
+                    _ if request.target.ends_with(&digest) => Reply::new(201),
+                    _ => Reply::new(400),
+                }
+            }
+            _ => Reply::new(200),
+        }
+    });
+    (double, kept)
+}
+
+#[test]
+fn what_the_registry_kept_of_a_broken_upload_is_not_sent_again() {
+    let bytes = noise(3_000_000, 5);
+    let (double, kept) = keeper(|request, kept| match request.method.as_str() {
+        "PUT" if kept.is_empty() => {
+            kept.extend_from_slice(&request.body[..1_000_000]);
+            Some(Reply::new(502))
+        }
+        // Once more, in the middle of what is left.
+        "PATCH" if kept.len() == 1_000_000 => {
+            kept.extend_from_slice(&request.body[..500_000]);
+            Some(Reply::new(503))
+        }
+        "GET" if request.target.starts_with("/up/1") => {
+            let reply = Reply::new(204).with("Range", &format!("0-{}", kept.len() - 1));
+            Some(reply.with("Location", &format!("/up/1?s={}", kept.len())))
+        }
+        _ => None,
+    });
+    assert_eq!(put(&open(&format!("{}/a/b:1", double.host())), &bytes).unwrap(), Placed::Written);
+    assert!(*kept.lock().unwrap() == bytes);
+    assert_eq!(double.count("POST /v2/a/b/blobs/uploads/"), 1);
+    let seen = double.seen();
+    let patches: Vec<&Request> = seen.iter().filter(|one| one.method == "PATCH").collect();
+    let ranges: Vec<_> = patches.iter().map(|one| one.header("content-range").unwrap()).collect();
+    assert_eq!(ranges, ["1000000-2999999", "1500000-2999999"]);
+    assert!(patches[1].target.contains("s=1500000"), "{}", patches[1].target);
+}
+
+#[test]
+fn a_registry_that_forgot_what_it_kept_gets_it_all_again() {
+    let bytes = noise(1_000_000, 6);
+    let asked = Mutex::new(0);
+    let (double, kept) = keeper(move |request, _| {
+        let mut asked = asked.lock().unwrap();
+        match request.method.as_str() {
+            "PUT" if *asked == 0 => Some(Reply::new(503)),
+            "GET" if request.target.starts_with("/up/1") => {
+                *asked += 1;
+                let claim = Reply::new(204).with("Range", "0-499999");
+                Some(if *asked == 1 { claim } else { Reply::new(404) })
+            }
+            "PATCH" => Some(Reply::new(416)),
+            _ => None,
+        }
+    });
+    assert_eq!(put(&open(&format!("{}/a/b:1", double.host())), &bytes).unwrap(), Placed::Written);
+    assert!(*kept.lock().unwrap() == bytes);
+    assert_eq!(double.count("POST /v2/a/b/blobs/uploads/"), 2);
+}
+
+#[test]
+fn what_is_too_large_for_one_request_goes_in_pieces() {
+    let bytes = noise(12_000_000, 7);
+    let (double, kept) = keeper(|request, _| {
+        (request.body.len() > 6 << 20).then(|| Reply::new(413).body("<html>too large</html>"))
+    });
+    assert_eq!(put(&open(&format!("{}/a/b:1", double.host())), &bytes).unwrap(), Placed::Written);
+    assert!(*kept.lock().unwrap() == bytes);
+    let seen = double.seen();
+    let sizes: Vec<usize> =
+        seen.iter().filter(|one| one.method == "PATCH").map(|one| one.body.len()).collect();
+    assert_eq!(sizes, [5 << 20, 5 << 20, 12_000_000 - (10 << 20)], "the least that it asked for");
+}
+
+#[test]
+fn a_wire_that_breaks_under_a_whole_blob_does_no_harm() {
+    let registry = Registry::plain();
+    let wire = Cutter::to(&registry.host(), "PUT", 5_000_000, Then::Cut);
+    let bytes = noise(12_000_000, 8);
+    let repository = open(&format!("{}/whole:1", wire.host()));
+    assert_eq!(put(&repository, &bytes).unwrap(), Placed::Written);
+    assert!(wire.happened());
+    let blob = Descriptor::of(media_type::LAYER_GZIP, &bytes);
+    assert!(open(&registry.image("whole:1")).has_blob(&blob).unwrap());
+    assert!(ocibuild::transfer::fetch(&repository, &blob, 16 << 20).unwrap() == bytes);
 }

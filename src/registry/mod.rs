@@ -20,6 +20,7 @@ mod push;
 mod reader;
 mod repository;
 mod tail;
+mod upload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

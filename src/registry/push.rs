@@ -1,9 +1,8 @@
 //! A repository as a sink.
 
-use std::io::{self, Read};
 use std::thread;
 
-use crate::http::{self, Method, Payload, Request, Response, StatusCode, Url, header, same_origin};
+use crate::http::{Method, Payload, Response, StatusCode, header};
 use crate::oci::{Descriptor, Digest, Document, Reference};
 use crate::report::Task;
 use crate::transfer::{self, Body, Placed, Sink};
@@ -11,9 +10,8 @@ use crate::transfer::{self, Body, Placed, Sink};
 use super::Error;
 use super::pull::CONTENT_DIGEST;
 use super::repository::{For, Repository, scope};
+use super::upload::Session;
 
-/// How often a blob's upload begins anew.
-const UPLOADS: u32 = 4;
 /// How often a document that was just pushed is looked for.
 const LOOKS: u32 = 4;
 
@@ -58,37 +56,14 @@ impl Sink for Repository {
                 Mount::Done => return Ok(Placed::Mounted),
                 // The registry offers a place for the bytes instead; to ask for another would leave
                 // this one open.
-                Mount::Session(url) => {
-                    session = Some(url);
+                Mount::Session(open) => {
+                    session = Some(open);
                     break;
                 }
                 Mount::No => {}
             }
         }
-        let mut tried = 1;
-        loop {
-            let location = match session.take() {
-                Some(location) => location,
-                None => self.begin()?,
-            };
-            let error = match self.upload(descriptor, &location, body, task) {
-                Ok(()) => return Ok(Placed::Written),
-                Err(error) => error,
-            };
-            if tried == UPLOADS || !error.is_worth_another() {
-                self.cancel(&location);
-                return Err(error.into_error());
-            }
-            let config = self.client().config();
-            config.report.detail(&format!(
-                "the upload of {} failed ({error}); beginning again",
-                descriptor.digest.short()
-            ));
-            if !matches!(error, UploadError::Expired(_)) {
-                thread::sleep(config.backoff.saturating_mul(tried));
-            }
-            tried += 1;
-        }
+        Ok(self.put_bytes(descriptor, session, body, task).map(|()| Placed::Written)?)
     }
 
     fn has_document(&self, descriptor: &Descriptor) -> Result<bool, transfer::Error> {
@@ -150,47 +125,8 @@ fn is_absent(status: StatusCode) -> bool {
 /// What came of asking for a mount.
 enum Mount {
     Done,
-    Session(Url),
+    Session(Session),
     No,
-}
-
-/// Why an upload did not end well.
-#[derive(Debug)]
-enum UploadError {
-    /// The token ran out on the way; there is a new one now.
-    Expired(Error),
-    /// The session is gone, or the registry was busy, or the connection broke.
-    Again(Error),
-    /// The bytes could not be read on this side.
-    Body(transfer::Error),
-    /// The registry says no.
-    Final(Error),
-}
-
-impl std::fmt::Display for UploadError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            UploadError::Expired(error) | UploadError::Again(error) | UploadError::Final(error) => {
-                error.fmt(f)
-            }
-            UploadError::Body(error) => error.fmt(f),
-        }
-    }
-}
-
-impl UploadError {
-    fn is_worth_another(&self) -> bool {
-        matches!(self, UploadError::Expired(_) | UploadError::Again(_))
-    }
-
-    fn into_error(self) -> transfer::Error {
-        match self {
-            UploadError::Expired(error) | UploadError::Again(error) | UploadError::Final(error) => {
-                error.into()
-            }
-            UploadError::Body(error) => error,
-        }
-    }
 }
 
 impl Repository {
@@ -214,91 +150,9 @@ impl Repository {
                 self.check_name(digest, &answer)?;
                 Mount::Done
             }
-            StatusCode::ACCEPTED => self.location(&answer).map_or(Mount::No, Mount::Session),
+            StatusCode::ACCEPTED => self.session(&answer).map_or(Mount::No, Mount::Session),
             _ => Mount::No,
         })
-    }
-
-    /// Opens an upload and returns where its bytes go.
-    pub(super) fn begin(&self) -> Result<Url, Error> {
-        let url = self.url("blobs/uploads/")?;
-        let mut answer = self.send(&Method::POST, &url, &self.scopes(For::Push), Ok)?;
-        if answer.status() != StatusCode::ACCEPTED {
-            return Err(self.refused(&format!("take blobs into {}", self.name()), &mut answer));
-        }
-        self.location(&answer)
-    }
-
-    /// Returns the place that an answer names: relative to the request in some registries, absolute
-    /// in others, and without TLS behind a proxy that ends it and does not say so.
-    pub(super) fn location(&self, answer: &Response) -> Result<Url, Error> {
-        let refuse = || Error::Location { repository: self.name() };
-        let text = answer.header(header::LOCATION).ok_or_else(refuse)?;
-        resolve(answer.url(), text).ok_or_else(refuse)
-    }
-
-    fn upload(
-        &self,
-        descriptor: &Descriptor,
-        location: &Url,
-        body: &Body<'_>,
-        task: &Task<'_>,
-    ) -> Result<(), UploadError> {
-        let mut url = location.clone();
-        url.query_pairs_mut().append_pair("digest", &descriptor.digest.to_string());
-        let base = self.host.base().map_err(UploadError::Final)?;
-        let scopes = self.scopes(For::Push);
-        let authorization = if same_origin(&base, &url) {
-            // The token has to outlive the body.
-            self.auth.header(&base, &scopes, true).map_err(UploadError::Final)?
-        } else {
-            None
-        };
-        let open = || -> io::Result<Box<dyn Read + Send + '_>> {
-            task.restart(0);
-            let inner = body.open().map_err(io::Error::from)?;
-            Ok(Box::new(Counted { inner, task }))
-        };
-        let mut request = Request::new(Method::PUT, url)
-            .once()
-            .payload(Payload::Stream { size: Some(descriptor.size), open: &open })
-            .header(header::CONTENT_TYPE, "application/octet-stream")
-            .map_err(final_error)?;
-        if let Some(value) = &authorization {
-            request = request.header(header::AUTHORIZATION, value).map_err(final_error)?;
-        }
-        let mut answer = match self.client().send(&request) {
-            Ok(answer) => answer,
-            Err(http::Error::Body { source, .. }) => {
-                return Err(UploadError::Body(transfer::Error::of_stream(
-                    descriptor.digest,
-                    source,
-                )));
-            }
-            Err(error) if error.is_transient() => return Err(UploadError::Again(error.into())),
-            Err(error) => return Err(final_error(error)),
-        };
-        let doing = || format!("take the blob {}", descriptor.digest);
-        match answer.status().as_u16() {
-            200..=299 => self.check_name(descriptor.digest, &answer).map_err(UploadError::Final),
-            401 => {
-                self.auth
-                    .renew(&base, &mut answer, &scopes, authorization.as_deref())
-                    .map_err(UploadError::Final)?;
-                Err(UploadError::Expired(self.refused(&doing(), &mut answer)))
-            }
-            404 | 408 | 425 | 429 | 500 | 502..=504 => {
-                Err(UploadError::Again(self.refused(&doing(), &mut answer)))
-            }
-            _ => Err(UploadError::Final(self.refused(&doing(), &mut answer))),
-        }
-    }
-
-    /// Gives up an upload, so that the registry need not keep what it has of it. It may not let us,
-    /// or be gone; it will find out by itself.
-    pub(super) fn cancel(&self, location: &Url) {
-        let once = |request: Request<'static>| Ok(request.once());
-        self.send(&Method::DELETE, location, &self.scopes(For::Push), once).ok();
     }
 
     /// Compares the name under which the registry took something, where it says one.
@@ -313,61 +167,5 @@ impl Repository {
             }
             _ => Ok(()),
         }
-    }
-}
-
-fn final_error(error: http::Error) -> UploadError {
-    UploadError::Final(error.into())
-}
-
-fn resolve(asked: &Url, location: &str) -> Option<Url> {
-    let mut url = asked.join(location).ok()?;
-    if asked.scheme() == "https" && url.scheme() == "http" && url.host() == asked.host() {
-        url.set_scheme("https").ok()?;
-        url.set_port(asked.port()).ok()?;
-    }
-    let safe = url.scheme() == asked.scheme() || url.scheme() == "https";
-    safe.then_some(url)
-}
-
-/// Tells a task of the bytes that pass.
-pub(super) struct Counted<'a, R> {
-    pub(super) inner: R,
-    pub(super) task: &'a Task<'a>,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.task.advance(count as u64);
-        Ok(count)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn locations_come_in_all_shapes() {
-        let asked = Url::parse("https://r.example:5000/v2/a/blobs/uploads/").unwrap();
-        for (location, expected) in [
-            (
-                "/v2/a/blobs/uploads/1?s=%3D%2F",
-                Some("https://r.example:5000/v2/a/blobs/uploads/1?s=%3D%2F"),
-            ),
-            ("1?s=x", Some("https://r.example:5000/v2/a/blobs/uploads/1?s=x")),
-            ("//up.example/1", Some("https://up.example/1")),
-            ("https://up.example/1", Some("https://up.example/1")),
-            ("http://r.example/v2/1", Some("https://r.example:5000/v2/1")),
-            ("http://other.example/1", None),
-            ("ftp://r.example/1", None),
-        ] {
-            let found = resolve(&asked, location);
-            assert_eq!(found.as_ref().map(Url::as_str), expected, "{location}");
-        }
-        let mut url = resolve(&asked, "1?s=a%2Bb").unwrap();
-        url.query_pairs_mut().append_pair("digest", "sha256:00");
-        assert_eq!(url.query(), Some("s=a%2Bb&digest=sha256%3A00"));
     }
 }

@@ -9,8 +9,8 @@ use crate::oci::Digest;
 use crate::report::Task;
 
 use super::Error;
-use super::push::Counted;
 use super::repository::{For, Repository};
+use super::upload::Counted;
 
 impl Repository {
     /// Sends `body` to its end, then names it with what `digest` returns; `None` means that there is
@@ -22,7 +22,7 @@ impl Repository {
         digest: impl FnOnce() -> Option<Digest>,
         task: &Task<'_>,
     ) -> Result<Option<Digest>, Error> {
-        let location = self.begin()?;
+        let location = self.begin()?.url;
         let result = self.send_growing(&location, body, digest, task);
         if !matches!(result, Ok(Some(_))) {
             self.cancel(&location);

@@ -1,5 +1,5 @@
 //! A wire to a registry that breaks or hangs: what goes to the server is passed on, up to a number of
-//! bytes of the first connection that carries a PATCH.
+//! bytes of the first connection that carries a certain request.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -24,19 +24,21 @@ pub(crate) struct Cutter {
 }
 
 impl Cutter {
-    /// Lays a wire to `host:port` in which it happens once, after `limit` bytes.
-    pub(crate) fn to(server: &str, limit: usize, then: Then) -> Cutter {
+    /// Lays a wire to `host:port` in which it happens once, after `limit` bytes of a connection that
+    /// carries a request with this method.
+    pub(crate) fn to(server: &str, method: &str, limit: usize, then: Then) -> Cutter {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let happened = Arc::new(AtomicBool::new(false));
         let (server, seen) = (server.to_owned(), Arc::clone(&happened));
+        let method = format!("{method} ");
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(&server) else { continue };
                 let (mut back, mut answers) =
                     (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let seen = Arc::clone(&seen);
-                thread::spawn(move || pass(client, server, limit, then, &seen));
+                let (seen, method) = (Arc::clone(&seen), method.clone());
+                thread::spawn(move || pass(client, server, &method, limit, then, &seen));
                 thread::spawn(move || {
                     std::io::copy(&mut answers, &mut back).ok();
                     back.shutdown(Shutdown::Both).ok();
@@ -57,16 +59,24 @@ impl Cutter {
     }
 }
 
-fn pass(mut client: TcpStream, mut server: TcpStream, limit: usize, then: Then, seen: &AtomicBool) {
+fn pass(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    method: &str,
+    limit: usize,
+    then: Then,
+    seen: &AtomicBool,
+) {
     let mut buffer = [0; 16 << 10];
-    let mut patched = None;
+    let mut counted = None;
     while let Ok(read) = client.read(&mut buffer) {
         let bytes = &buffer[..read];
         // A request's first bytes come at once.
-        if patched.is_none() && bytes.starts_with(b"PATCH ") && !seen.load(Ordering::SeqCst) {
-            patched = Some(0);
+        if counted.is_none() && bytes.starts_with(method.as_bytes()) && !seen.load(Ordering::SeqCst)
+        {
+            counted = Some(0);
         }
-        if let Some(count) = &mut patched {
+        if let Some(count) = &mut counted {
             *count += read;
             if *count > limit {
                 seen.store(true, Ordering::SeqCst);
