@@ -63,7 +63,7 @@ impl Sink for Repository {
                 Mount::No => {}
             }
         }
-        Ok(self.put_bytes(descriptor, session, body, task).map(|()| Placed::Written)?)
+        self.put_bytes(descriptor, session, body, task).map(|()| Placed::Written)
     }
 
     fn has_document(&self, descriptor: &Descriptor) -> Result<bool, transfer::Error> {
