@@ -37,6 +37,9 @@ mod layering;
 // Commands over a tree: what they see, what they may, how they end, and that nothing outlives them.
 mod sandbox;
 
+// Owners, device nodes and ids where the kernel has one id alone.
+mod ownership;
+
 // Stacks of layers: whiteouts, implied folders, extras that leave no trace, and where none works.
 mod rootfs;
 

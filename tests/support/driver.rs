@@ -64,10 +64,15 @@ impl Driver {
         self.project.path(relative)
     }
 
-    /// A command that carries out acts as the folder's owner, in what is asked for by `request`.
+    /// A command that carries out acts as the folder's owner, in what is asked for by `request`: a
+    /// mode, and after a `+` who keeps the owners.
     pub(crate) fn command(&self, request: &str, acts: &[Value]) -> Command {
         let job = self.path("tmp/job.json");
-        let text = json!({ "request": request, "acts": acts }).to_string();
+        let (request, owners) = match request.split_once('+') {
+            Some((request, owners)) => (request, Some(owners)),
+            None => (request, None),
+        };
+        let text = json!({ "request": request, "owners": owners, "acts": acts }).to_string();
         std::fs::write(&job, text).unwrap();
         let mut command;
         if self.who == Who::Range {
