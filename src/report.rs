@@ -75,6 +75,11 @@ pub trait Report: Sync + Send {
     /// Takes note of one event.
     fn event(&self, event: Event<'_>);
 
+    /// Leaves the terminal to a person's shell while `held`, as far as it draws on one.
+    fn hold(&self, held: bool) {
+        let _ = held;
+    }
+
     /// Says something at normal verbosity.
     fn note(&self, text: &str) {
         self.event(Event::Note(text));

@@ -191,7 +191,7 @@ impl std::fmt::Display for LastLines {
 
 impl std::error::Error for LastLines {}
 
-fn ending(outcome: Outcome) -> String {
+pub(super) fn ending(outcome: Outcome) -> String {
     match outcome {
         Outcome::Exited(status) => format!("ended with status {status}"),
         Outcome::Signalled(signal) => format!("was killed by signal {signal}"),

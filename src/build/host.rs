@@ -8,6 +8,7 @@ use super::environment;
 use crate::disk;
 use crate::http;
 use crate::report::Report;
+use crate::sandbox::Terminal;
 
 /// Where distributions keep the certificates to trust.
 const BUNDLES: [&str; 5] = [
@@ -34,6 +35,8 @@ pub struct Host<'a> {
     pub client: http::Client,
     /// Where progress goes.
     pub report: &'a dyn Report,
+    /// Where a shell is opened when a step fails.
+    pub terminal: Option<&'a Terminal>,
 }
 
 impl std::fmt::Debug for Host<'_> {
@@ -67,6 +70,7 @@ impl<'a> Host<'a> {
             hosts: environment::hosts(&text("/etc/hosts")),
             client,
             report,
+            terminal: None,
         }
     }
 }

@@ -12,6 +12,7 @@ mod host;
 mod make;
 mod owner;
 mod place;
+mod shell;
 mod step;
 mod stop;
 mod trees;
@@ -34,6 +35,7 @@ use crate::transfer::Source;
 
 pub use error::{Error, LastLines, PlaceOrFetch};
 pub use host::Host;
+pub use shell::{Command, Place, run_in_image};
 pub use stop::stop_steps;
 pub use trees::{LayerId, Trees};
 

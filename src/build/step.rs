@@ -20,7 +20,7 @@ use crate::text::User;
 use super::environment::{self, SUPPORT};
 use super::error::{LastLines, PlaceOrFetch};
 use super::place::{Attributes, Placer};
-use super::{Error, Host, owner, stop};
+use super::{Error, Host, owner, shell, stop};
 
 /// How many lines of a step's output an error repeats.
 const LAST_LINES: usize = 20;
@@ -264,6 +264,25 @@ impl Stage<'_> {
             return Ok(None);
         }
         log.flush().at("write", &self.log)?;
+        if let (Some(terminal), Outcome::Exited(_) | Outcome::Signalled(_)) =
+            (self.host.terminal, outcome)
+        {
+            report.note(&format!(
+                "the step `{step}` of the layer `{layer}` {}; this is its tree, and `exit` ends the build",
+                super::error::ending(outcome)
+            ));
+            let spec = Spec {
+                argv: shell::ARGV.map(str::to_owned).to_vec(),
+                env: shell::with_terminal(spec.env, self.host.env),
+                timeout: None,
+                ..spec
+            };
+            report.hold(true);
+            let looked = sandbox::attach(&spec, self.owners, Some(terminal), &stop::register());
+            report.hold(false);
+            // What was done by hand is thrown away with the tree.
+            let _ = looked?;
+        }
         Err(Error::Step {
             layer: layer.to_owned(),
             step: step.to_owned(),

@@ -14,8 +14,10 @@ use super::{Outcome, render, terminal};
 Examples:
   ocibuild build ml                              every platform of manifests/ml.toml
   ocibuild build cuda --push                     build, then push to where the definition says
+  ocibuild build mine --shell                    look around where a step fails
   ocibuild build ml --platform linux/arm64       one platform, as native runners do before `index`
   ocibuild build mine/manifests/mine.toml --dry-run --json")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Args {
     /// Definitions: a name in manifests/, or the path of a file
     #[arg(required = true, value_name = "NAME")]
@@ -42,6 +44,9 @@ pub(crate) struct Args {
     /// kernels that let nobody keep them, with `--mode single`; the image has another digest then
     #[arg(long, value_name = "WHAT", default_value = "keep")]
     ownership: Ownership,
+    /// Open a shell in the tree of a step that fails
+    #[arg(long, conflicts_with = "dry_run")]
+    shell: bool,
     /// Write the digests, one a line, to a file
     #[arg(long, value_name = "FILE")]
     digest_file: Option<std::path::PathBuf>,
@@ -74,6 +79,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             Ownership::Discard => ocibuild::plan::Ownership::Discarded,
         },
         send: args.push,
+        shell: if args.shell { Some(super::shell::terminal()?.into()) } else { None },
         access: args.credentials.access(context)?,
     };
     if args.dry_run {

@@ -156,6 +156,11 @@ impl Context {
         }
     }
 
+    /// Says something.
+    pub(crate) fn note(&self, text: &str) {
+        self.report.note(text);
+    }
+
     /// Returns a variable of the caller's environment.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str)

@@ -15,11 +15,11 @@ mod push;
 mod remove;
 mod render;
 mod rules;
+mod shell;
 mod show;
 mod size;
 mod terminal;
 mod unshare;
-mod verify;
 
 use std::process::ExitCode;
 
@@ -110,8 +110,8 @@ enum Command {
     List(list::Args),
     Remove(remove::Args),
     Gc(gc::Args),
-    Verify(verify::Args),
     Doctor(doctor::Args),
+    Shell(shell::Args),
     Unshare(unshare::Args),
     Rules(rules::Args),
     Completions(completions::Args),
@@ -159,8 +159,8 @@ pub(crate) fn main() -> ExitCode {
         Command::List(args) => list::run(args, &context),
         Command::Remove(args) => remove::run(args, &context),
         Command::Gc(args) => gc::run(args, &context),
-        Command::Verify(args) => verify::run(args, &context),
         Command::Doctor(args) => doctor::run(args, &context),
+        Command::Shell(args) => shell::run(args, &context),
         Command::Unshare(args) => unshare::run(args, &context),
         Command::Rules(args) => rules::run(args, &context),
         Command::Completions(args) => completions::run(args, &context),
@@ -177,7 +177,11 @@ fn needs_trees(command: &Command) -> bool {
     match command {
         Command::Build(args) => !args.dry_run,
         Command::Pull(args) => args.unpack,
-        Command::Gc(_) | Command::Remove(_) | Command::Doctor(_) | Command::Unshare(_) => true,
+        Command::Gc(_)
+        | Command::Remove(_)
+        | Command::Doctor(_)
+        | Command::Shell(_)
+        | Command::Unshare(_) => true,
         _ => false,
     }
 }

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ocibuild::report::{Event, Report, Stream, Unit};
 use serde_json::json;
 
@@ -92,6 +92,14 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 impl Report for Bars {
+    fn hold(&self, held: bool) {
+        if held {
+            self.all.clear().ok();
+        }
+        let target = if held { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        self.all.set_draw_target(target);
+    }
+
     fn event(&self, event: Event<'_>) {
         match event {
             Event::Note(text) => self.line(text),

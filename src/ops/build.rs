@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -14,11 +15,12 @@ use crate::oci::{Descriptor, Digest, Document, Index, Platform, Reference};
 use crate::plan::{self, Inputs, Ownership, Plan, Rules, Sources};
 use crate::registry::Repository;
 use crate::report::{Report, Task, Unit};
-use crate::sandbox::{self, Mode};
+use crate::sandbox::{self, Mode, Terminal};
 use crate::store::{Growing, Store};
 
 use super::access::Origins;
 use super::base::Found;
+use super::shell::Failed;
 use super::{Access, Context, Error, base, publish};
 
 /// What to build, and how.
@@ -41,6 +43,8 @@ pub struct BuildOptions {
     pub send: bool,
     /// Whether the owners that steps give are kept.
     pub ownership: Ownership,
+    /// Where a shell is opened when a step fails.
+    pub shell: Option<Arc<Terminal>>,
     /// How to reach registries.
     pub access: Access,
 }
@@ -362,8 +366,18 @@ fn profile(definition: &Definition) -> Profile {
     }
 }
 
-/// Builds one definition into the store. To be called inside the namespace.
+/// Builds one definition into the store. To be called inside the namespace. A step that fails is
+/// remembered for [`super::failed()`].
 pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildReport, Error> {
+    let built = build_one(options, context);
+    if let Err(Error::Build(build::Error::Step { .. })) = &built {
+        // The step's own error is the one to tell.
+        context.open().and_then(|store| Failed::of(options).write(&store)).ok();
+    }
+    built
+}
+
+fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildReport, Error> {
     let [name] = options.names.as_slice() else {
         return Err(Error::Usage("build one definition at a time".to_owned()));
     };
@@ -376,7 +390,10 @@ pub fn build(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
     let registries = options.access.registries([&definition.image], context);
     let client =
         http::Client::new(http::Config::from_env(context.env).reporting_to(context.report.clone()));
-    let host = Host::new(context.env, client, context.report.as_ref());
+    let host = Host {
+        terminal: options.shell.as_deref(),
+        ..Host::new(context.env, client, context.report.as_ref())
+    };
     let repositories: Vec<Repository> = if options.send {
         definition.destinations().iter().map(|name| registries.open(name)).collect()
     } else {

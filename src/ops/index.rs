@@ -27,6 +27,7 @@ pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildRepor
     let store = context.open()?;
     let build = BuildOptions {
         send: false,
+        shell: None,
         names: Vec::new(),
         folder: options.folder.clone(),
         platforms: Vec::new(),

@@ -15,7 +15,7 @@ mod index;
 mod inspect;
 mod publish;
 mod pull;
-mod verify;
+mod shell;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,7 +35,8 @@ pub use index::{IndexOptions, index};
 pub use inspect::{ImageLayer, ImagePlatform, ImageReport, ListedReport, ShowOptions, list, show};
 pub use publish::{PushOptions, PushReport, push};
 pub use pull::{PullOptions, PullReport, pull};
-pub use verify::{Damage, VerifyReport, verify};
+
+pub use shell::{Failed, ShellOptions, failed, shell};
 
 use crate::report::Report;
 use crate::sandbox;
@@ -81,6 +82,7 @@ impl Context<'_> {
 
 /// Kills what runs and removes what is half done, from a signal's thread just before the process ends.
 pub fn abandon() {
+    crate::sandbox::restore_terminal();
     crate::build::stop_steps();
     // A killed step may still be on its way out, and its files would come back.
     std::thread::sleep(std::time::Duration::from_millis(50));

@@ -67,13 +67,13 @@ fn step() -> io::Result<()> {
     let control = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     let mut orders = BufReader::new(control.try_clone()?);
-    let Some(Order { spec, watch }) = wire::hear(&mut orders)? else { return Ok(()) };
+    let Some(Order { spec, watch, terminal }) = wire::hear(&mut orders)? else { return Ok(()) };
 
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     wire::say(&control, &Word::Alive)?;
     wire::wait_for_answer(&mut orders)?;
 
-    let reply = match start(&spec, watch) {
+    let reply = match start(&spec, watch, terminal) {
         Ok(started) => attend_to_end(&started, &mut orders),
         Err(failure) => Reply::Failed(failure),
     };
@@ -88,7 +88,7 @@ struct Started {
     proc: OwnedFd,
 }
 
-fn start(spec: &Spec, watch: Watch) -> Result<Started, Failure> {
+fn start(spec: &Spec, watch: Watch, terminal: bool) -> Result<Started, Failure> {
     let mut flags = NAMESPACES;
     match spec.network {
         Network::Host => {}
@@ -102,7 +102,7 @@ fn start(spec: &Spec, watch: Watch) -> Result<Started, Failure> {
     match sys::fork().map_err(Failure::setup("fork"))? {
         Fork::Child => {
             drop(socket);
-            init::main(spec, watch, &theirs)
+            init::main(spec, watch, terminal, &theirs)
         }
         Fork::Parent(pid) => Ok(Started { pid, socket, proc }),
     }
@@ -150,10 +150,14 @@ fn attend(started: &Started, orders: &mut BufReader<UnixStream>) -> io::Result<O
                 map(started.pid, &started.proc)?;
                 wire::answer(socket)?;
             }
-            Some(Said::Word(Word::Listening { fd, user, .. })) => {
+            Some(Said::Word(word @ (Word::Listening { .. } | Word::Terminal { .. }))) => {
                 let pid = started.pid.as_raw_nonzero().get();
-                let word = Said::Word(Word::Listening { pid, fd, user });
-                wire::say(orders.get_ref(), &word)?;
+                let word = match word {
+                    Word::Listening { fd, user, .. } => Word::Listening { pid, fd, user },
+                    Word::Terminal { fd, .. } => Word::Terminal { pid, fd },
+                    other => other,
+                };
+                wire::say(orders.get_ref(), &Said::Word(word))?;
                 if !wire::is_answer(&mut *orders)? {
                     return Ok(None);
                 }

@@ -9,11 +9,12 @@
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
@@ -31,8 +32,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const OPEN_FILES: u64 = 1024;
 
 /// Runs the command of `spec` and tells the helper how it went.
-pub(super) fn main(spec: &Spec, watch: Watch, helper: &UnixStream) -> ! {
-    let reply = match run(spec, watch, helper) {
+pub(super) fn main(spec: &Spec, watch: Watch, terminal: bool, helper: &UnixStream) -> ! {
+    let reply = match run(spec, watch, terminal, helper) {
         Ok(outcome) => Reply::Ended(outcome),
         Err(failure) => Reply::Failed(failure),
     };
@@ -41,10 +42,10 @@ pub(super) fn main(spec: &Spec, watch: Watch, helper: &UnixStream) -> ! {
     sys::exit_now(0)
 }
 
-fn run(spec: &Spec, watch: Watch, helper: &UnixStream) -> Result<Outcome, Failure> {
+fn run(spec: &Spec, watch: Watch, terminal: bool, helper: &UnixStream) -> Result<Outcome, Failure> {
     die_with_parent(helper)?;
     rustix::process::setsid().map_err(Failure::setup("start a session"))?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0));
+    rustix::process::umask(Mode::from_raw_mode(0));
     if spec.network != Network::Host {
         sys::raise_loopback().map_err(Failure::setup("bring up the loopback device"))?;
         // As root of a machine could, the step's root may listen on any port of its network.
@@ -54,6 +55,7 @@ fn run(spec: &Spec, watch: Watch, helper: &UnixStream) -> Result<Outcome, Failur
         .map_err(Failure::setup("set the host name"))?;
     mounts::make_tree(spec)?;
     let user = resolve(&spec.user)?;
+    let terminal = if terminal { Some(open_terminal(&user, helper)?) } else { None };
 
     // It belongs to the build's user namespace, as the filter keeps a step from making another: the
     // owner of one may mount its cgroups and end, freeze or starve the builder, which is in them.
@@ -79,13 +81,48 @@ fn run(spec: &Spec, watch: Watch, helper: &UnixStream) -> Result<Outcome, Failur
         listen(watch, &user, helper)?;
     }
     match sys::fork().map_err(Failure::setup("fork"))? {
-        Fork::Parent(pid) => reap(pid).map_err(Failure::setup("wait for the command")),
+        Fork::Parent(pid) => {
+            drop(terminal);
+            reap(pid).map_err(Failure::setup("wait for the command"))
+        }
         Fork::Child => {
+            if let Some(Err(failure)) = terminal.as_ref().map(adopt) {
+                wire::say(helper, &Reply::Failed(failure)).ok();
+                sys::exit_now(127)
+            }
             let failure = execute(spec, watch, &user);
             wire::say(helper, &Reply::Failed(failure)).ok();
             sys::exit_now(127)
         }
     }
+}
+
+/// Makes a terminal among the step's own, hands its other end to the build, and returns it.
+fn open_terminal(user: &User, helper: &UnixStream) -> Result<OwnedFd, Failure> {
+    let what = "make a terminal";
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let build =
+        rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).map_err(Failure::setup(what))?;
+    rustix::pty::unlockpt(&build).map_err(Failure::setup(what))?;
+    let name = rustix::pty::ptsname(&build, Vec::new()).map_err(Failure::setup(what))?;
+    let step =
+        rustix::fs::open(name.as_c_str(), flags, Mode::empty()).map_err(Failure::setup(what))?;
+    // Where one id is all there is, it is the owner already.
+    rustix::fs::fchown(&step, Some(rustix::fs::Uid::from_raw(user.uid)), None).ok();
+    wire::say(helper, &Word::Terminal { pid: 1, fd: build.as_raw_fd() })
+        .and_then(|()| wire::wait_for_answer(helper))
+        .map_err(Failure::setup("hand a terminal to the build"))?;
+    Ok(step)
+}
+
+/// Makes a terminal that of this process, in a session of its own, so that a shell has its jobs.
+fn adopt(terminal: &OwnedFd) -> Result<(), Failure> {
+    let what = "take the terminal";
+    rustix::process::setsid().map_err(Failure::setup(what))?;
+    rustix::process::ioctl_tiocsctty(terminal).map_err(Failure::setup(what))?;
+    rustix::stdio::dup2_stdin(terminal).map_err(Failure::setup(what))?;
+    rustix::stdio::dup2_stdout(terminal).map_err(Failure::setup(what))?;
+    rustix::stdio::dup2_stderr(terminal).map_err(Failure::setup(what))
 }
 
 /// Puts the filter before this process and all that it will start, and has a thread of the build
@@ -116,7 +153,7 @@ fn die_with_parent(helper: &UnixStream) -> Result<(), Failure> {
 /// Waits until the command is over, whatever else ends meanwhile.
 fn reap(command: rustix::process::Pid) -> io::Result<Outcome> {
     loop {
-        match rustix::process::waitpid(None, WaitOptions::empty()) {
+        match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == command => {
                 if let Some(status) = status.exit_status() {
                     return Ok(Outcome::Exited(status));
@@ -160,7 +197,7 @@ fn prepare(spec: &Spec, watch: Watch, user: &User) -> Result<(), Failure> {
     };
     limit(Resource::Nofile, OPEN_FILES)?;
     limit(Resource::Core, 0)?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::chdir(&spec.workdir).map_err(Failure::setup(format!(
         "enter the folder `{}` in the image",
         spec.workdir.display()

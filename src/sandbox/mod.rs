@@ -25,6 +25,7 @@ mod run;
 mod spec;
 mod supervise;
 mod sys;
+mod terminal;
 mod user;
 mod wire;
 
@@ -32,6 +33,7 @@ pub use emulate::{Emulation, Means, emulations, keep_emulators, provide};
 pub use enter::{Entered, Entry, Mode, Request, enter, run_if_helper};
 pub use error::Error;
 pub use examine::{Finding, Lack, State, examine};
-pub use run::{Cancel, run};
+pub use run::{Cancel, attach, run};
 pub use spec::{Access, Mount, Network, Outcome, Spec, What};
 pub use supervise::{Owners, Ownership, Scope};
+pub use terminal::{Terminal, restore_terminal};

@@ -18,7 +18,7 @@ use crate::report::Stream;
 use crate::sandbox::spec::Network;
 use crate::sandbox::supervise::{self, Ended, Owners, Supervised};
 use crate::sandbox::wire::{self, Order, Reply, Said, Word};
-use crate::sandbox::{Error, Outcome, Spec, enter, helper};
+use crate::sandbox::{Error, Outcome, Spec, Terminal, enter, helper};
 
 /// The longest line that comes in one part.
 const LINE: u64 = 64 << 10;
@@ -93,6 +93,9 @@ enum Event {
     Closed,
 }
 
+/// Takes a line of what a command writes.
+type Take<'t> = &'t mut dyn FnMut(Stream, &[u8]);
+
 /// Runs a command and waits until it and all that it started are gone. `output` gets each line that
 /// it writes, without its end; a line longer than 64 KiB comes in parts.
 ///
@@ -100,7 +103,28 @@ enum Event {
 pub fn run(
     spec: &Spec,
     owners: Owners<'_>,
-    output: &mut dyn FnMut(Stream, &[u8]),
+    output: Take<'_>,
+    cancel: &Cancel,
+) -> Result<Outcome, Error> {
+    begin(spec, owners, Some(output), None, cancel)
+}
+
+/// Runs a command by hand, as [`run()`] does: at a terminal that passes everything to and from
+/// `terminal`, or else with this process' own stdout and stderr and an empty stdin.
+pub fn attach(
+    spec: &Spec,
+    owners: Owners<'_>,
+    terminal: Option<&Terminal>,
+    cancel: &Cancel,
+) -> Result<Outcome, Error> {
+    begin(spec, owners, None, terminal, cancel)
+}
+
+fn begin(
+    spec: &Spec,
+    owners: Owners<'_>,
+    output: Option<Take<'_>>,
+    terminal: Option<&Terminal>,
     cancel: &Cancel,
 ) -> Result<Outcome, Error> {
     if enter::entered().is_none() {
@@ -120,20 +144,26 @@ pub fn run(
         // Owned in here, so that a panic of the caller's function ends the helper and, with it, the
         // threads that the scope waits for.
         let events = events;
-        let mut helper = Helper::start().map_err(setup("start the step's helper"))?;
-        let order = Order { spec: spec.clone(), watch: owners.watch() };
+        let shown = output.is_none() && terminal.is_none();
+        let mut helper = Helper::start(shown).map_err(setup("start the step's helper"))?;
+        let order =
+            Order { spec: spec.clone(), watch: owners.watch(), terminal: terminal.is_some() };
         wire::say(&helper.control, &order).map_err(setup("tell the step's helper"))?;
+        let mut open = 1;
         if let Some(stream) = helper.child.stdout.take() {
             let sender = sender.clone();
+            open += 1;
             scope.spawn(move || lines(stream, Stream::Out, &sender));
         }
         if let Some(stream) = helper.child.stderr.take() {
             let sender = sender.clone();
+            open += 1;
             scope.spawn(move || lines(stream, Stream::Err, &sender));
         }
         let control = helper.control.try_clone().map_err(setup("copy a socket"))?;
-        scope.spawn(move || replies(&control, owners, &sender));
-        follow(&mut helper, &events, output, deadline)
+        scope.spawn(move || replies(&control, owners, terminal, &sender));
+        let mut ignore = |_: Stream, _: &[u8]| {};
+        follow(&mut helper, open, &events, output.unwrap_or(&mut ignore), deadline)
     });
     cancel.forget(number);
     result
@@ -146,29 +176,30 @@ struct Helper {
 }
 
 impl Helper {
-    fn start() -> io::Result<Helper> {
+    fn start(shown: bool) -> io::Result<Helper> {
         // Without the copy there is still the shield of process 1.
         const ITSELF: &str = "/proc/self/exe";
         match sealed_copy() {
-            None => Helper::execute(ITSELF),
+            None => Helper::execute(ITSELF, shown),
             Some(copy) => {
-                Helper::execute(&copy).or_else(|error| match error.kind() {
+                Helper::execute(&copy, shown).or_else(|error| match error.kind() {
                     // Some machines allow programs from known places only.
-                    io::ErrorKind::PermissionDenied => Helper::execute(ITSELF),
+                    io::ErrorKind::PermissionDenied => Helper::execute(ITSELF, shown),
                     _ => Err(error),
                 })
             }
         }
     }
 
-    fn execute(program: &str) -> io::Result<Helper> {
+    fn execute(program: &str, shown: bool) -> io::Result<Helper> {
+        let output = || if shown { Stdio::inherit() } else { Stdio::piped() };
         let (control, theirs) = UnixStream::pair()?;
         let child = Command::new(program)
             .arg0(helper::STEP)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(output())
+            .stderr(output())
             .spawn()?;
         Ok(Helper { child, control })
     }
@@ -223,7 +254,12 @@ fn lines(stream: impl Read, which: Stream, to: &SyncSender<Event>) {
 }
 
 /// Answers the helper and sends on how the command went.
-fn replies(control: &UnixStream, owners: Owners<'_>, to: &SyncSender<Event>) {
+fn replies(
+    control: &UnixStream,
+    owners: Owners<'_>,
+    terminal: Option<&Terminal>,
+    to: &SyncSender<Event>,
+) {
     std::thread::scope(|scope| {
         let mut from = BufReader::new(control);
         while let Ok(Some(said)) = wire::hear::<Said>(&mut from) {
@@ -249,6 +285,18 @@ fn replies(control: &UnixStream, owners: Owners<'_>, to: &SyncSender<Event>) {
                         }
                     });
                 }
+                Said::Word(Word::Terminal { pid, fd }) => {
+                    let Some(terminal) = terminal else { break };
+                    match take(pid, fd) {
+                        Ok(step) => {
+                            wire::answer(control).ok();
+                            scope.spawn(move || terminal.serve(&step));
+                        }
+                        Err(error) => {
+                            to.send(Event::Unsupervised(error)).ok();
+                        }
+                    }
+                }
                 Said::Word(_) => {
                     wire::answer(control).ok();
                 }
@@ -268,14 +316,14 @@ fn take(pid: i32, fd: i32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_getfd(process, fd, PidfdGetfdFlags::empty())?)
 }
 
-/// Hands on what happens until all three streams are at their end.
+/// Hands on what happens until all `open` streams are at their end.
 fn follow(
     helper: &mut Helper,
+    mut open: u32,
     events: &Receiver<Event>,
-    output: &mut dyn FnMut(Stream, &[u8]),
+    output: Take<'_>,
     mut deadline: Option<Instant>,
 ) -> Result<Outcome, Error> {
-    let mut open = 3;
     let mut reply = None;
     let mut ended_by_us = None;
     let mut unsupervised = None;

@@ -3,8 +3,8 @@
 //! ```text
 //! build  → helper   Order, and later a byte (or the end of the stream): kill the step
 //! helper → build    Reply
-//! helper → build    Word::Listening                             build → helper   a byte
-//! init   → helper   Word::Alive; Word::Unshared; Word::Listening; Reply   helper → init   a byte each
+//! helper → build    Word::Listening, Word::Terminal              build → helper   a byte each
+//! init   → helper   Word::Alive; Word::Unshared; Word::Terminal; Word::Listening; Reply   helper → init   a byte each
 //! inner  → outer    Word::Unshared; Word::Alive or Word::Refused  outer → inner  a byte each
 //! ```
 //! A process asks to be killed with its parent and then says `Alive`: the answer proves that the
@@ -25,6 +25,8 @@ const GO: u8 = b'g';
 pub(super) struct Order {
     pub(super) spec: Spec,
     pub(super) watch: Watch,
+    /// Whether the step gets a terminal of its own.
+    pub(super) terminal: bool,
 }
 
 /// How a step went.
@@ -46,6 +48,8 @@ pub(super) enum Word {
     /// Its system calls are to be answered through its descriptor `fd`. Process 1 of the step does
     /// not know its number outside, which the helper adds.
     Listening { pid: i32, fd: i32, user: (u32, u32, Vec<u32>) },
+    /// Its terminal is to be served through its descriptor `fd`; `pid` as above.
+    Terminal { pid: i32, fd: i32 },
     /// The kernel refused something.
     Refused { what: String, errno: i32 },
 }

@@ -9,8 +9,6 @@
 
 mod decode;
 mod frames;
-mod records;
-mod sparse;
 mod tree;
 mod way;
 
