@@ -81,6 +81,61 @@ pub fn list(dir: &Path) -> Result<Vec<OsString>, Error> {
     Ok(names)
 }
 
+/// The names in a folder, sorted by their bytes, in a buffer for all: a folder may hold a million.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// Each name with a NUL behind it.
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl Names {
+    /// Lists a folder.
+    pub fn of(dir: &Path) -> Result<Names, Error> {
+        #[expect(clippy::disallowed_methods, reason = "this is the sorted listing")]
+        let entries = fs::read_dir(dir).at("list", dir)?;
+        let mut names = Names::default();
+        for entry in entries {
+            names.push(entry.at("list", dir)?.file_name().as_bytes());
+        }
+        let Names { bytes, starts } = &mut names;
+        starts.sort_unstable_by(|one, other| at(bytes, *one).cmp(at(bytes, *other)));
+        Ok(names)
+    }
+
+    /// Returns how many names there are.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Tells whether the folder is empty.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Returns a name by its number.
+    pub fn get(&self, number: usize) -> &[u8] {
+        at(&self.bytes, self.starts[number])
+    }
+
+    /// Tells whether a name is there, as long as none was added.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.starts.binary_search_by(|start| at(&self.bytes, *start).cmp(name)).is_ok()
+    }
+
+    /// Adds a name at the end, whatever its place were.
+    pub fn push(&mut self, name: &[u8]) {
+        self.starts.push(self.bytes.len());
+        self.bytes.extend_from_slice(name);
+        self.bytes.push(0);
+    }
+}
+
+fn at(bytes: &[u8], start: usize) -> &[u8] {
+    let rest = &bytes[start..];
+    &rest[..rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len())]
+}
+
 /// Reads a whole file of at most `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     use std::io::Read;
@@ -195,5 +250,8 @@ mod tests {
         assert!(write_whole(&dir.path().join("folder"), b"new").is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(list(dir.path()).unwrap(), ["file", "folder"]);
+        let names = Names::of(dir.path()).unwrap();
+        assert_eq!((names.len(), names.get(0), names.get(1)), (2, &b"file"[..], &b"folder"[..]));
+        assert!(names.contains(b"file") && !names.contains(b"fil"));
     }
 }

@@ -1,9 +1,10 @@
 //! The command line itself: help, errors, and the commands that look at the store or move images
 //! between files and the store.
 
+use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::support::cli::{Project, Ran, Who};
+use crate::support::cli::{Project, Ran, Who, names};
 use crate::support::image::{entries, entry};
 use crate::support::registry::Registry;
 use crate::support::run;
@@ -178,6 +179,35 @@ fn gc_frees_what_nothing_needs_and_no_more() {
     // The base is still an image; all of it is here.
     project.script("small", "echo 1 > /srv/one").definition("small", &["small"]);
     project.build("small");
+}
+
+#[test]
+fn verify_names_what_is_damaged() {
+    let project = Project::with_tiny_base(Who::Root);
+    assert_eq!(project.run(&["verify"]).ok(), "every blob is whole");
+    let blobs = project.store().join("blobs/sha256");
+    let largest = names(&blobs)
+        .into_iter()
+        .max_by_key(|name| fs::metadata(blobs.join(name)).unwrap().len())
+        .unwrap();
+    let mut bytes = fs::read(blobs.join(&largest)).unwrap();
+    bytes[100] ^= 1;
+    fs::remove_file(blobs.join(&largest)).unwrap();
+    fs::write(blobs.join(&largest), bytes).unwrap();
+    fs::write(blobs.join("notes"), "").unwrap();
+
+    let told = project.run(&["verify"]);
+    assert_eq!(told.code(), Some(1));
+    assert!(told.stdout().contains("notes is no blob"), "{}", told.stdout());
+    assert!(told.stdout().contains(&largest), "{}", told.stdout());
+    let told = project.run(&["verify", "--json"]);
+    assert_eq!(told.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_str(&told.stdout()).unwrap();
+    assert_eq!(report["ok"], false);
+    let problems = report["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 2, "{report}");
+    let corrupt = problems.iter().find(|found| found["kind"] == "corrupt").unwrap();
+    assert_eq!(corrupt["digest"], format!("sha256:{largest}"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use ocibuild::changes::{Change, Changes, Kind, from_upper};
 use ocibuild::layer::{
     Blob, Error, Limits, Owners, Packed, Profile, measure, pack, unpack, write_tar,
 };
+use ocibuild::oci::Digest;
 use ocibuild::oci::media_type::Compression;
 use ocibuild::rootfs::{Ledger, Plain};
 
@@ -289,4 +290,48 @@ fn a_new_link_to_a_file_that_is_left_out_is_a_whole_file() {
     let mut tar = Vec::new();
     write_tar(&dir.path().join("upper"), &changes, &Ledger::default(), &mut tar).unwrap();
     assert_eq!((tar[156], &tar[512..517]), (b'0', &b"data\n"[..]));
+}
+
+#[test]
+fn sparse_files_of_every_form_are_read_as_the_files_they_are() {
+    require_root();
+    let dir = tempfile::tempdir().unwrap();
+    // Data at the start, in the midst and at the end; only holes; more pieces than a header holds.
+    shell(
+        dir.path(),
+        r#"
+        mkdir tree; cd tree
+        echo head >mixed; truncate -s 1M mixed; echo mid >>mixed; truncate -s 5M mixed; echo end >>mixed
+        truncate -s 3M holes
+        for at in $(seq 0 64 6400); do printf 'piece %s' $at | dd of=pieces bs=1k seek=$at conv=notrunc status=none; done
+        mkdir "$(printf 'long-folder-name/%.0s' {1..7})" -p; cp --sparse=always mixed "$(printf 'long-folder-name/%.0s' {1..7})"
+        echo plain >plain; ln mixed again
+        "#,
+    );
+    let form = "--sparse --sort=name";
+    for options in [
+        "--format=gnu",
+        "--format=posix --sparse-version=0.0",
+        "--format=posix --sparse-version=0.1",
+        "--format=posix --sparse-version=1.0",
+    ] {
+        let bytes = fs::read({
+            shell(dir.path(), &format!("tar {form} {options} -C tree -cf sparse.tar ."));
+            dir.path().join("sparse.tar")
+        })
+        .unwrap();
+        assert!(bytes.len() < 2 << 20, "{options} was not sparse");
+        let blob = Blob {
+            digest: Digest::of(&bytes),
+            size: bytes.len() as u64,
+            compression: Compression::None,
+            diff_id: None,
+        };
+        let back = tempfile::tempdir().unwrap();
+        let limits = Limits::of_blob(blob.size);
+        unpack(&blob, &mut bytes.as_slice(), back.path(), Owners::InTree, &limits).unwrap();
+        let script = format!("diff -r tree {} && du -s {0} | cut -f1", back.path().display());
+        let blocks: u64 = shell(dir.path(), &script).trim().parse().unwrap();
+        assert!(blocks < 2048, "{options}: {blocks} KiB, so the holes were filled");
+    }
 }

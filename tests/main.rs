@@ -18,6 +18,9 @@ mod store;
 // Between tree and blob: an overlay's changes, tars that others read, and the way back.
 mod layer;
 
+// What a layer of very many entries takes.
+mod memory;
+
 // Images as files: layouts, archives and root file systems, in and out, honest and hostile.
 mod formats;
 

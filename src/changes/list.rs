@@ -183,6 +183,16 @@ impl List {
     pub(super) fn read(&self) -> Reader<'_> {
         Reader::of(&self.blocks)
     }
+
+    /// Hands out all entries, in order, and frees each block when it is through.
+    pub(super) fn drain(self, mut take: impl FnMut(&[u8], u8)) {
+        for block in self.blocks {
+            let mut reader = Reader::of(std::slice::from_ref(&block));
+            while let Some((path, tag)) = reader.advance() {
+                take(path, tag);
+            }
+        }
+    }
 }
 
 /// Reads a list.

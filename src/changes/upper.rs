@@ -6,7 +6,7 @@
 //! opaque folders.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::list::List;
 use super::same::{Facts, attribute, is_whiteout, kind, same_content, same_metadata};
 use super::{Changes, Error, Kind};
-use crate::disk::{self, At};
+use crate::disk::{self, At, Names};
 use crate::rootfs::{EntryPath, Truth};
 
 /// Lists what an overlay's upper folder changes over its parent.
@@ -36,9 +36,10 @@ pub fn from_upper(
     truth: &dyn Truth,
 ) -> Result<Changes, Error> {
     let excluded = excluded.iter().map(|path| trimmed(path)).collect();
-    let mut walk = Walk { upper, parent, excluded, truth, found: List::default() };
-    walk.folder(&mut Vec::new(), true, is_opaque(upper)?)?;
-    settle(upper, parent, &walk.found)
+    let mut walk =
+        Walk { upper, parent, excluded, truth, found: List::default(), above: Vec::new() };
+    walk.folder(&mut Vec::new(), ROOT, true, is_opaque(upper)?)?;
+    settle(upper, parent, walk.found, &walk.above)
 }
 
 /// What the walk can say of a path before bytes are compared.
@@ -67,14 +68,19 @@ impl Verdict {
 }
 
 /// What is to be done with a name of a folder.
-enum Item {
-    Note(Verdict),
-    /// Look into the folder: whether the parent has one there, and whether it is hidden.
-    Enter {
-        below: bool,
-        opaque: bool,
-    },
+#[derive(Clone, Copy)]
+struct Item {
+    verdict: Option<Verdict>,
+    /// To be looked into: whether the parent has a folder there, and whether that is hidden.
+    enter: Option<(bool, bool)>,
 }
+
+const NOTHING: Item = Item { verdict: None, enter: None };
+
+const REMOVED: Item = Item { verdict: Some(Verdict::Removed), enter: None };
+
+/// The root's place among what is found, where it is not.
+const ROOT: u32 = u32::MAX;
 
 struct Walk<'a> {
     upper: &'a Path,
@@ -83,66 +89,89 @@ struct Walk<'a> {
     truth: &'a dyn Truth,
     /// In the order of [`Changes`].
     found: List,
+    /// For each of them the position of its folder.
+    above: Vec<u32>,
 }
 
 impl Walk<'_> {
-    /// Looks at what a folder of the upper tree holds. `below` tells whether the parent has a folder
-    /// there too, `opaque` whether it is hidden.
-    fn folder(&mut self, path: &mut Vec<u8>, below: bool, opaque: bool) -> Result<(), Error> {
-        let names = disk::list(&join(self.upper, path))?;
-        // By their names in a tar, where what a folder holds comes after `name/`: so whole paths
-        // come in order without being sorted.
-        let mut items: Vec<(Vec<u8>, OsString, Item)> = Vec::new();
+    /// Looks at what a folder of the upper tree holds, which was found as number `own`. `below` tells
+    /// whether the parent has a folder there too, `opaque` whether it is hidden.
+    fn folder(
+        &mut self,
+        path: &mut Vec<u8>,
+        own: u32,
+        below: bool,
+        opaque: bool,
+    ) -> Result<(), Error> {
+        let mut names = Names::of(&join(self.upper, path))?;
+        let mut items = Vec::with_capacity(names.len());
+        for number in 0..names.len() {
+            let length = push(path, names.get(number));
+            let excluded = self.excluded.contains(path.as_slice());
+            items.push(if excluded { NOTHING } else { self.entry(path, below, opaque)? });
+            path.truncate(length);
+        }
         if opaque && below {
-            for name in disk::list(&join(self.parent, path))? {
-                let listed =
-                    names.binary_search_by(|have| have.as_bytes().cmp(name.as_bytes())).is_ok();
-                let length = push(path, name.as_bytes());
-                if !listed
+            let parents = Names::of(&join(self.parent, path))?;
+            let mut missing = Vec::new();
+            for number in 0..parents.len() {
+                let name = parents.get(number);
+                let length = push(path, name);
+                if !names.contains(name)
                     && !self.excluded.contains(path.as_slice())
                     && look(&join(self.parent, path))?.is_some()
                 {
-                    items.push((whiteout_of(&name), name, Item::Note(Verdict::Removed)));
+                    missing.push(number);
                 }
                 path.truncate(length);
             }
-        }
-        for name in names {
-            let length = push(path, name.as_bytes());
-            if !self.excluded.contains(path.as_slice()) {
-                self.entry(path, name, below, opaque, &mut items)?;
+            for number in missing {
+                names.push(parents.get(number));
+                items.push(REMOVED);
             }
-            path.truncate(length);
         }
-        items.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        for (_, name, item) in items {
-            let length = push(path, name.as_bytes());
-            match item {
-                Item::Note(verdict) => self.found.push(path, verdict.tag()),
-                Item::Enter { below, opaque } => self.folder(path, below, opaque)?,
+        // What a folder holds comes where `name/` would be: so whole paths come in order without
+        // being sorted.
+        let mut turns: Vec<(u32, bool)> = Vec::with_capacity(items.len());
+        for (number, item) in (0..).zip(&items) {
+            turns.extend(item.verdict.map(|_| (number, false)));
+            turns.extend(item.enter.map(|_| (number, true)));
+        }
+        let key = |(number, enter): (u32, bool)| {
+            let number = number as usize;
+            let removed = items[number].verdict == Some(Verdict::Removed);
+            let mark: &[u8] = if removed { b".wh." } else { b"" };
+            let end: &[u8] = if enter { b"/" } else { b"" };
+            mark.iter().chain(names.get(number)).chain(end)
+        };
+        turns.sort_by(|one, other| key(*one).cmp(key(*other)));
+        let mut places = vec![ROOT; items.len()];
+        for (number, enter) in turns {
+            let number = number as usize;
+            let length = push(path, names.get(number));
+            match (enter, items[number].verdict, items[number].enter) {
+                (false, Some(verdict), _) => {
+                    places[number] = u32::try_from(self.above.len()).unwrap_or(ROOT);
+                    self.found.push(path, verdict.tag());
+                    self.above.push(own);
+                }
+                (true, _, Some((below, opaque))) => {
+                    self.folder(path, places[number], below, opaque)?;
+                }
+                _ => {}
             }
             path.truncate(length);
         }
         Ok(())
     }
 
-    fn entry(
-        &self,
-        path: &[u8],
-        name: OsString,
-        below: bool,
-        opaque: bool,
-        items: &mut Vec<(Vec<u8>, OsString, Item)>,
-    ) -> Result<(), Error> {
+    fn entry(&self, path: &[u8], below: bool, opaque: bool) -> Result<Item, Error> {
         let here = join(self.upper, path);
         let there = join(self.parent, path);
         let stat = rustix::fs::lstat(&here).at("examine", &here)?;
         let old = if below { look(&there)? } else { None };
         if is_whiteout(&stat) || kind(&stat) == FileType::Socket {
-            if old.is_some() {
-                items.push((whiteout_of(&name), name, Item::Note(Verdict::Removed)));
-            }
-            return Ok(());
+            return Ok(if old.is_some() { REMOVED } else { NOTHING });
         }
         let same = match &old {
             Some(old) => {
@@ -158,64 +187,49 @@ impl Walk<'_> {
             (false, _) => Verdict::Present,
             (true, FileType::Directory) => Verdict::Passage,
             (true, FileType::RegularFile) if stat.st_size > 0 => Verdict::Unread,
-            (true, _) => return Ok(()),
+            (true, _) => return Ok(NOTHING),
         };
+        let mut item = Item { verdict: Some(verdict), enter: None };
         if kind(&stat) == FileType::Directory {
             if attribute(&here, "user.overlay.redirect")?.is_some() {
                 return Err(Error::Foreign { path: here, attribute: "user.overlay.redirect" });
             }
             let below = old.is_some_and(|old| kind(&old) == FileType::Directory);
             // What lies in a hidden folder is hidden, and carries no marker of its own.
-            let opaque = opaque || is_opaque(&here)?;
-            let inside = [name.as_bytes(), b"/"].concat();
-            items.push((inside, name.clone(), Item::Enter { below, opaque }));
+            item.enter = Some((below, opaque || is_opaque(&here)?));
         }
-        items.push((name.as_bytes().to_vec(), name, Item::Note(verdict)));
-        Ok(())
+        Ok(item)
     }
 }
 
-fn whiteout_of(name: &OsStr) -> Vec<u8> {
-    [b".wh.", name.as_bytes()].concat()
-}
-
 /// Compares the bytes that have to be compared, and leaves out folders without entries.
-fn settle(upper: &Path, parent: &Path, found: &List) -> Result<Changes, Error> {
-    let equal = equal_files(upper, parent, found)?;
-    let kept = |position: usize, verdict: Verdict| match verdict {
-        Verdict::Present | Verdict::Removed => true,
-        Verdict::Unread => !equal[position].load(Ordering::Relaxed),
-        Verdict::Passage => false,
-    };
-    // The folders above what is kept: as many as there are folders, however many files.
-    let mut needed: BTreeSet<Vec<u8>> = BTreeSet::new();
+fn settle(upper: &Path, parent: &Path, found: List, above: &[u32]) -> Result<Changes, Error> {
+    let equal = equal_files(upper, parent, &found)?;
+    let mut kept = vec![false; found.count()];
     let mut reader = found.read();
     let mut position = 0;
-    while let Some((path, tag)) = reader.advance() {
-        if kept(position, Verdict::of(tag)) {
-            let mut rest = path;
-            while let Some(slash) = rest.iter().rposition(|byte| *byte == b'/') {
-                rest = &rest[..slash];
-                if needed.contains(rest) {
-                    break;
-                }
-                needed.insert(rest.to_vec());
-            }
+    while let Some((_, tag)) = reader.advance() {
+        let is_entry = match Verdict::of(tag) {
+            Verdict::Present | Verdict::Removed => true,
+            Verdict::Unread => !equal[position].load(Ordering::Relaxed),
+            Verdict::Passage => false,
+        };
+        // Folders come before what they hold, so those above one that is kept are kept.
+        let mut next = if is_entry { Some(position) } else { None };
+        while let Some(kept) = next.and_then(|next| kept.get_mut(next)).filter(|kept| !**kept) {
+            *kept = true;
+            next = next.and_then(|next| usize::try_from(above[next]).ok());
         }
         position += 1;
     }
     let mut changes = Changes::default();
-    let mut reader = found.read();
-    let mut position = 0;
-    while let Some((path, tag)) = reader.advance() {
-        match Verdict::of(tag) {
-            Verdict::Removed => changes.push(path, Kind::Removed),
-            Verdict::Passage if !needed.contains(path) => {}
-            Verdict::Unread if !kept(position, Verdict::Unread) => {}
-            _ => changes.push(path, Kind::Present),
+    let mut kept = kept.into_iter();
+    found.drain(|path, tag| {
+        if kept.next().unwrap_or_default() {
+            let is_removed = Verdict::of(tag) == Verdict::Removed;
+            changes.push(path, if is_removed { Kind::Removed } else { Kind::Present });
         }
-        position += 1;
-    }
+    });
     Ok(changes)
 }
 

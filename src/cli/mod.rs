@@ -20,6 +20,7 @@ mod show;
 mod size;
 mod terminal;
 mod unshare;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -110,6 +111,7 @@ enum Command {
     List(list::Args),
     Remove(remove::Args),
     Gc(gc::Args),
+    Verify(verify::Args),
     Doctor(doctor::Args),
     Shell(shell::Args),
     Unshare(unshare::Args),
@@ -159,6 +161,7 @@ pub(crate) fn main() -> ExitCode {
         Command::List(args) => list::run(args, &context),
         Command::Remove(args) => remove::run(args, &context),
         Command::Gc(args) => gc::run(args, &context),
+        Command::Verify(args) => verify::run(args, &context),
         Command::Doctor(args) => doctor::run(args, &context),
         Command::Shell(args) => shell::run(args, &context),
         Command::Unshare(args) => unshare::run(args, &context),

@@ -16,6 +16,7 @@ mod inspect;
 mod publish;
 mod pull;
 mod shell;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,6 +36,7 @@ pub use index::{IndexOptions, index};
 pub use inspect::{ImageLayer, ImagePlatform, ImageReport, ListedReport, ShowOptions, list, show};
 pub use publish::{PushOptions, PushReport, push};
 pub use pull::{PullOptions, PullReport, pull};
+pub use verify::{Damage, VerifyReport, verify};
 
 pub use shell::{Failed, ShellOptions, failed, shell};
 

@@ -10,6 +10,8 @@ use tar::Header;
 use super::super::blocks::Block;
 use super::super::capability;
 use super::super::header::BLOCK;
+use super::records::Records;
+use super::sparse::{self, Sparse, SparseRecords};
 use super::{EntryProblem, Error, Limits};
 use crate::oci::Digest;
 
@@ -32,22 +34,26 @@ pub(super) struct Member {
     pub(super) mtime: i64,
     pub(super) device: (u32, u32),
     pub(super) capability: Option<[u8; capability::LENGTH]>,
+    /// Where the data belong, if it is a file with holes.
+    pub(super) sparse: Option<Sparse>,
 }
 
-/// What extended headers say of the next entry.
-#[derive(Debug, Default)]
-struct Records {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    mtime: Option<i64>,
-    capability: Option<[u8; capability::LENGTH]>,
-    /// Whether an extended header or a long name was seen, so that none comes twice.
-    extended: bool,
-    long_path: bool,
-    long_link: bool,
+/// Why a map was not read.
+enum Failure {
+    Problem(EntryProblem),
+    Stream(Error),
+}
+
+impl From<EntryProblem> for Failure {
+    fn from(problem: EntryProblem) -> Failure {
+        Failure::Problem(problem)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Stream(error)
+    }
 }
 
 /// The reader of a tar.
@@ -62,11 +68,23 @@ pub(super) struct Frames<'a> {
     /// Bytes of the current entry that nobody has read, and the padding after them.
     unread: u64,
     headers: u64,
+    /// Bytes that files have beyond their data.
+    holes: u64,
 }
 
 impl<'a> Frames<'a> {
     pub(super) fn new(digest: Digest, limits: &'a Limits, blocks: Receiver<Block>) -> Frames<'a> {
-        Frames { digest, limits, blocks, current: None, at: 0, taken: 0, unread: 0, headers: 0 }
+        Frames {
+            digest,
+            limits,
+            blocks,
+            current: None,
+            at: 0,
+            taken: 0,
+            unread: 0,
+            headers: 0,
+            holes: 0,
+        }
     }
 
     /// Makes the error of an entry.
@@ -166,7 +184,8 @@ impl<'a> Frames<'a> {
                 return Ok(None);
             };
             let header = Header::from_byte_slice(&bytes);
-            let name = records.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+            let told = records.sparse.name.as_ref().or(records.path.as_ref()).cloned();
+            let name = told.unwrap_or_else(|| header.path_bytes().into_owned());
             let damaged = |what| EntryProblem::Header(what);
             self.headers += 1;
             if self.headers > self.limits.entries {
@@ -239,25 +258,78 @@ impl<'a> Frames<'a> {
             .link
             .or_else(|| header.link_name_bytes().map(Cow::into_owned))
             .unwrap_or_default();
-        let member = Member {
+        let mode = header.mode().map_err(|_| damaged("mode"))? & 0o7777;
+        if !records.sparse.is_empty() && !matches!(kind, b'0' | b'\0' | b'7') {
+            return Err(damaged("a sparse map of what is no file"));
+        }
+        let sparse = self.sparse(header, kind, size, records.sparse, name)?;
+        Ok(Member {
             path: name.to_vec(),
             link,
-            kind,
-            mode: header.mode().map_err(|_| damaged("mode"))? & 0o7777,
+            kind: if sparse.is_some() { b'0' } else { kind },
+            mode,
             uid,
             gid,
             size,
             mtime,
             device: (major, minor),
             capability: records.capability,
+            sparse,
+        })
+    }
+
+    /// Reads the map of a sparse file, wherever it is, so that only the data are left.
+    fn sparse(
+        &mut self,
+        header: &Header,
+        kind: u8,
+        size: u64,
+        records: SparseRecords,
+        name: &[u8],
+    ) -> Result<Option<Sparse>, Error> {
+        let read = if kind == b'S' {
+            sparse::of_header(header, size, || match self.header_block()? {
+                Some(block) => Ok(block),
+                None => Err(self.truncated().into()),
+            })
+        } else if records.is_empty() {
+            self.expect_data(name, size)?;
+            return Ok(None);
+        } else {
+            self.expect_data(name, size)?;
+            records.finish(size, || {
+                if self.unread < BLOCK as u64 {
+                    return Err(EntryProblem::Header("sparse map").into());
+                }
+                self.unread -= BLOCK as u64;
+                match self.header_block()? {
+                    Some(block) => Ok(block),
+                    None => Err(self.truncated().into()),
+                }
+            })
         };
-        self.expect_data(name, size)?;
-        Ok(member)
+        let sparse = read.map_err(|failure| match failure {
+            Failure::Problem(problem) => self.refuse(name, problem),
+            Failure::Stream(error) => error,
+        })?;
+        if kind == b'S' {
+            self.expect_data(name, size)?;
+        }
+        let data: u64 = sparse.pieces.iter().map(|(_, length)| length).sum();
+        self.holes = self.holes.saturating_add(sparse.size - data);
+        if self.holes > self.limits.bytes.saturating_sub(self.taken).saturating_sub(self.unread) {
+            let bound = self.limits.bytes;
+            return Err(self.refuse(name, EntryProblem::Bound { what: "the layer's size", bound }));
+        }
+        Ok(Some(sparse))
     }
 
     fn expect_data(&mut self, name: &[u8], size: u64) -> Result<(), Error> {
         match size.checked_next_multiple_of(BLOCK as u64) {
-            Some(padded) if padded <= self.limits.bytes.saturating_sub(self.taken) => {
+            Some(padded)
+                if padded
+                    <= self.limits.bytes.saturating_sub(self.taken).saturating_sub(self.holes) =>
+            {
                 self.unread = padded;
                 Ok(())
             }
@@ -282,104 +354,6 @@ impl<'a> Frames<'a> {
     }
 }
 
-impl Records {
-    fn take(&mut self, kind: u8, data: &[u8]) -> Result<(), EntryProblem> {
-        let twice = || Err(EntryProblem::Header("two extended headers"));
-        let text = || data.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
-        match kind {
-            b'L' if std::mem::replace(&mut self.long_path, true) => twice(),
-            b'K' if std::mem::replace(&mut self.long_link, true) => twice(),
-            b'x' if std::mem::replace(&mut self.extended, true) => twice(),
-            b'L' => set(&mut self.path, text()),
-            b'K' => set(&mut self.link, text()),
-            b'x' => each_record(data, |key, value| self.record(key, value)),
-            // A global header, as `git archive` writes it with a comment.
-            _ => each_record(data, |key, _| match key {
-                b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime" => {
-                    Err(EntryProblem::Header("a global header about single entries"))
-                }
-                _ => Ok(()),
-            }),
-        }
-    }
-
-    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), EntryProblem> {
-        match key {
-            b"path" => set(&mut self.path, value.to_vec()),
-            b"linkpath" => set(&mut self.link, value.to_vec()),
-            b"size" => set(&mut self.size, decimal(value)?),
-            b"uid" => set(&mut self.uid, decimal(value)?),
-            b"gid" => set(&mut self.gid, decimal(value)?),
-            b"mtime" => set(&mut self.mtime, seconds(value)?),
-            b"SCHILY.xattr.security.capability" => {
-                let v2 = capability::as_v2(value).ok_or(EntryProblem::Header("capability"))?;
-                set(&mut self.capability, v2)
-            }
-            _ if key.starts_with(b"GNU.sparse.") => Err(EntryProblem::Type('S')),
-            // Other extended attributes, times of access, names of owners: not in a tree of ours.
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Sets what must not have been set to something else.
-fn set<T: PartialEq>(slot: &mut Option<T>, value: T) -> Result<(), EntryProblem> {
-    match slot {
-        Some(old) if *old != value => Err(EntryProblem::Header("two records that disagree")),
-        _ => {
-            *slot = Some(value);
-            Ok(())
-        }
-    }
-}
-
-/// Goes through `LENGTH KEY=VALUE\n` records.
-fn each_record(
-    mut data: &[u8],
-    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), EntryProblem>,
-) -> Result<(), EntryProblem> {
-    let broken = || EntryProblem::Header("extended header");
-    while !data.is_empty() {
-        let space = data.iter().take(20).position(|byte| *byte == b' ').ok_or_else(broken)?;
-        let length = usize::try_from(decimal(&data[..space])?).map_err(|_| broken())?;
-        let record = data.get(..length).ok_or_else(broken)?;
-        let [body @ .., b'\n'] = record.get(space + 1..).ok_or_else(broken)? else {
-            return Err(broken());
-        };
-        let equals = body.iter().position(|byte| *byte == b'=').ok_or_else(broken)?;
-        each(&body[..equals], &body[equals + 1..])?;
-        data = &data[length..];
-    }
-    Ok(())
-}
-
-fn decimal(text: &[u8]) -> Result<u64, EntryProblem> {
-    let broken = EntryProblem::Header("number in an extended header");
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return Err(broken);
-    }
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(broken)
-}
-
-/// Reads seconds with an optional sign and fraction, rounded down.
-fn seconds(text: &[u8]) -> Result<i64, EntryProblem> {
-    let (negative, text) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        _ => (false, text),
-    };
-    let (whole, fraction) = match text.iter().position(|byte| *byte == b'.') {
-        Some(point) => (&text[..point], &text[point + 1..]),
-        None => (text, &b""[..]),
-    };
-    let broken = EntryProblem::Header("time in an extended header");
-    if !fraction.iter().all(u8::is_ascii_digit) {
-        return Err(broken);
-    }
-    let whole = i64::try_from(decimal(whole)?).map_err(|_| broken)?;
-    let below = i64::from(negative && fraction.iter().any(|byte| *byte != b'0'));
-    Ok(if negative { -whole - below } else { whole })
-}
-
 /// Sums the bytes of a header, with spaces in place of the sum itself.
 fn sum(bytes: &[u8; BLOCK]) -> u32 {
     let all: u32 = bytes.iter().map(|byte| u32::from(*byte)).sum();
@@ -390,37 +364,4 @@ fn sum(bytes: &[u8; BLOCK]) -> u32 {
 /// Makes a name fit for a message.
 fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_rounded_down() {
-        for (text, expected) in
-            [("0", 0), ("12.999", 12), ("-1", -1), ("-1.5", -2), ("-1.000", -1), ("7.", 7)]
-        {
-            assert_eq!(seconds(text.as_bytes()), Ok(expected), "{text}");
-        }
-        for text in ["", "-", "1e3", "+1", " 1", "1.x"] {
-            assert!(seconds(text.as_bytes()).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn records_may_hold_newlines_and_must_have_their_length() {
-        let mut found = Vec::new();
-        let data = b"11 k=a\nb=c\n14 other=v\xff\0x\n";
-        each_record(data, |key, value| {
-            found.push((key.to_vec(), value.to_vec()));
-            Ok(())
-        })
-        .unwrap();
-        assert_eq!(found[0], (b"k".to_vec(), b"a\nb=c".to_vec()));
-        assert_eq!(found[1], (b"other".to_vec(), b"v\xff\0x".to_vec()));
-        for bad in [&b"9 k=v\n"[..], b"5 k=v\n", b"x k=v\n", b"6 kxv\n", b"0 k=v\n", b"2 \n"] {
-            assert!(each_record(bad, |_, _| Ok(())).is_err(), "{bad:?}");
-        }
-    }
 }

@@ -9,6 +9,8 @@
 
 mod decode;
 mod frames;
+mod records;
+mod sparse;
 mod tree;
 mod way;
 

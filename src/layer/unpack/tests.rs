@@ -323,11 +323,55 @@ fn headers_that_lie_are_refused() {
     assert_eq!(refused(sum), P::Header("checksum"));
     let mut kind = Tar::default().file("a", b"");
     kind.0[156] = b'S';
-    assert_eq!(refused(kind.sum(0)), P::Type('S'));
-    let sparse = Tar::default().record(b'x', b"22 GNU.sparse.major=1\n").file("c", b"");
-    assert_eq!(refused(sparse), P::Type('S'));
+    assert_eq!(refused(kind.sum(0)), P::Header("sparse map"));
     let owner = Tar::default().record(b'x', b"18 uid=4294967295\n").file("c", b"");
     assert_eq!(refused(owner), P::Owner { uid: 4_294_967_295, gid: 0 });
+}
+
+/// An extended header about a sparse file.
+fn sparse_records(records: &[(&str, &str)]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (key, value) in records {
+        let rest = format!(" GNU.sparse.{key}={value}\n");
+        // All of these have lengths of two digits.
+        all.extend_from_slice(format!("{}{rest}", rest.len() + 2).as_bytes());
+    }
+    all
+}
+
+#[test]
+fn sparse_files_that_lie_are_refused() {
+    use EntryProblem as P;
+    let attempt = |records: &[(&str, &str)], data: &[u8]| {
+        refused(Tar::default().record(b'x', &sparse_records(records)).file("a", data))
+    };
+    for (why, map, size, data) in [
+        ("an overlap", "0,5,4,5", "100", &[1; 10][..]),
+        ("not in order", "50,5,0,5", "100", &[1; 10]),
+        ("beyond the end", "0,5,96,5", "100", &[1; 10]),
+        ("more data than places", "0,5", "100", &[1; 10]),
+        ("an odd number of numbers", "0,5,50", "100", &[1; 5]),
+    ] {
+        let found = attempt(&[("size", size), ("map", map)], data);
+        assert_eq!(found, P::Header("sparse map"), "{why}");
+    }
+    let bomb = attempt(&[("size", "99999999999999"), ("map", "0,1")], b"x");
+    assert!(matches!(bomb, P::Bound { what: "the layer's size", .. }), "{bomb}");
+    let new = [("major", "1"), ("minor", "0"), ("name", "a"), ("realsize", "100")];
+    for map in ["1\n0\n", "x\n", "999999\n", "1\n95\n6\n", "000000000000000000000000000"] {
+        let mut data = map.as_bytes().to_vec();
+        data.resize(BLOCK, b'\n');
+        data.extend_from_slice(b"123456");
+        assert!(matches!(attempt(&new, &data), P::Header(_)), "{map}");
+    }
+    let header = [("major", "2"), ("minor", "0"), ("realsize", "1")];
+    assert_eq!(attempt(&header, b"x"), P::Header("sparse map"));
+    let link = Tar::default().record(b'x', &sparse_records(&[("size", "1"), ("map", "0,0")])).link(
+        "a",
+        EntryKind::Symlink,
+        "b",
+    );
+    assert!(matches!(refused(link), P::Header(_)));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::super::capability;
 use super::frames::{Frames, Member};
+use super::sparse::Sparse;
 use super::way::{Blocked, Way};
 use super::{EntryProblem, Error, Limits, Owners};
 use crate::disk::{self, At};
@@ -152,11 +153,23 @@ impl<'a> Tree<'a> {
         };
         let mut file = File::from(self.make(arrival, create)?);
         let Arrival { member, metadata, path, .. } = arrival;
-        frames
-            .data(member.size, |piece| {
+        let mut write = |offset: Option<u64>, length: u64| -> Result<(), Error> {
+            if let Some(offset) = offset {
+                file.seek(SeekFrom::Start(offset)).at("write", self.place(path))?;
+            }
+            frames.data(length, |piece| {
                 file.write_all(piece).at("write", self.place(path)).map_err(Error::Disk)
             })
-            .map_err(Failure::Stream)?;
+        };
+        match &member.sparse {
+            None => write(None, member.size).map_err(Failure::Stream)?,
+            Some(Sparse { size, pieces }) => {
+                for (offset, length) in pieces {
+                    write(Some(*offset), *length).map_err(Failure::Stream)?;
+                }
+                file.set_len(*size).at("write", self.place(path)).map_err(Failure::Disk)?;
+            }
+        }
         self.own(path, metadata, |uid, gid| rustix::fs::fchown(&file, uid, gid))?;
         let mode = Mode::from_raw_mode(metadata.mode);
         rustix::fs::fchmod(&file, mode)
