@@ -169,6 +169,7 @@ fn index(file: &File) -> io::Result<BTreeMap<String, Member>> {
     let mut members = BTreeMap::new();
     while let Some(entry) = reader.next()? {
         let at = reader.position();
+        let is_sparse = reader.is_sparse();
         let (file, bytes) = reader.skipped();
         file.seek_relative(i64::try_from(bytes).map_err(io::Error::other)?)?;
         if reader.position() > length {
@@ -178,6 +179,7 @@ fn index(file: &File) -> io::Result<BTreeMap<String, Member>> {
         // Names that are no text are none that a format asks for.
         let Ok(name) = String::from_utf8(entry.path.clone()) else { continue };
         let member = match entry.kind {
+            Kind::File if is_sparse => Member::Odd("a file with holes"),
             Kind::File => Member::Content { at, size: entry.size },
             Kind::Symlink => {
                 let folder =

@@ -3,6 +3,7 @@
 //! splits PAX records at newlines, which file capabilities may contain.)
 
 mod read;
+mod sparse;
 mod write;
 
 use std::collections::BTreeMap;
@@ -176,6 +177,42 @@ mod tests {
     }
 
     #[test]
+    fn files_with_holes_are_read_as_the_files_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        // More pieces than one header holds, and a hole at the end.
+        let mut content = vec![0; 4 << 20];
+        for piece in 0..60 {
+            content[piece * 65_536..][..8].copy_from_slice(b"contents");
+        }
+        let file = std::fs::File::create(dir.path().join("file")).unwrap();
+        for piece in 0..60_usize {
+            let at = piece as u64 * 65_536;
+            std::os::unix::fs::FileExt::write_all_at(&file, b"contents", at).unwrap();
+        }
+        file.set_len(content.len() as u64).unwrap();
+        for options in [
+            &["--format=gnu"][..],
+            &["--format=posix", "--sparse-version=0.0"],
+            &["--format=posix", "--sparse-version=0.1"],
+            &["--format=posix", "--sparse-version=1.0"],
+        ] {
+            let made = std::process::Command::new("tar")
+                .args(["--sparse", "-cf", "-", "-C"])
+                .arg(dir.path())
+                .args(options)
+                .arg("file")
+                .output()
+                .unwrap();
+            assert!(made.stdout.len() < content.len() / 2, "{options:?} was not sparse");
+            let read = read_all(&made.stdout).unwrap();
+            assert_eq!(read.len(), 1);
+            let (entry, found) = &read[0];
+            assert_eq!((&entry.path[..], entry.size), (&b"file"[..], content.len() as u64));
+            assert!(*found == content, "{options:?}");
+        }
+    }
+
+    #[test]
     fn what_readers_would_take_differently_is_refused() {
         let one = |change: &dyn Fn(&mut tar::Header)| {
             let mut header = tar::Header::new_gnu();
@@ -209,7 +246,19 @@ mod tests {
             })
             .contains("content")
         );
-        assert!(one(&|header| header.set_entry_type(tar::EntryType::GNUSparse)).contains("sparse"));
+        // A map of five bytes for an entry of none, and a hole that no disk has room for.
+        let sparse = |length: &'static [u8], size: &'static [u8]| {
+            move |header: &mut tar::Header| {
+                header.set_entry_type(tar::EntryType::GNUSparse);
+                let bytes = header.as_mut_bytes();
+                bytes[386..388].copy_from_slice(b"0\0");
+                bytes[398..398 + length.len()].copy_from_slice(length);
+                bytes[483..483 + size.len()].copy_from_slice(size);
+            }
+        };
+        let told = one(&sparse(b"5\0", b"100\0"));
+        assert_eq!(told, "the entry `file`: a sparse file's map is damaged");
+        assert!(one(&sparse(b"0\0", b"77777777777\0")).starts_with("the entry `file` has holes"));
         let garbage = [written(), b"more".to_vec()].concat();
         assert!(read_all(&garbage).unwrap_err().to_string().contains("follows"));
         let mut bomb = tar::Header::new_ustar();

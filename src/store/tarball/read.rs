@@ -4,10 +4,15 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
+use super::sparse::{self, Map};
 use super::{BLOCK, Entry, Kind, clean, invalid, padding};
 
 /// The most bytes that the headers before one entry may have.
 const HEADERS: u64 = 1 << 20;
+
+/// How many bytes of holes files may have, besides a hundred times what the archive has so far: as
+/// for a layer that is unpacked.
+const HOLES: u64 = 1 << 30;
 
 /// Reads entries one after the other; reading from it gives the content of the last.
 #[derive(Debug)]
@@ -16,6 +21,9 @@ pub(in crate::store) struct Reader<R> {
     left: u64,
     padding: u64,
     position: u64,
+    /// The way through the last entry, if it is a file with holes.
+    sparse: Option<Map>,
+    holes: u64,
 }
 
 #[derive(Default)]
@@ -27,12 +35,17 @@ struct Extended {
 
 impl<R: Read> Reader<R> {
     pub(in crate::store) fn new(inner: R) -> Reader<R> {
-        Reader { inner, left: 0, padding: 0, position: 0 }
+        Reader { inner, left: 0, padding: 0, position: 0, sparse: None, holes: 0 }
     }
 
     /// Returns the offset in the stream: after [`Reader::next`], of the entry's content.
     pub(in crate::store) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Tells whether the stream has only parts of the last entry's content.
+    pub(in crate::store) fn is_sparse(&self) -> bool {
+        self.sparse.is_some()
     }
 
     /// Says that the content was skipped in the stream below.
@@ -100,23 +113,25 @@ impl<R: Read> Reader<R> {
         extended: Extended,
     ) -> io::Result<Entry> {
         let Extended { mut records, path, link } = extended;
-        let raw = records.remove(&b"path"[..]).or(path).unwrap_or_else(|| header_path(block));
+        let sparse_name = records.remove(&b"GNU.sparse.name"[..]);
+        let path = sparse_name.or(records.remove(&b"path"[..])).or(path);
+        let raw = path.unwrap_or_else(|| header_path(block));
         let show = String::from_utf8_lossy(&raw).into_owned();
         let fail = |what: &str| Err(invalid(format!("the entry `{show}` {what}")));
         let kind = match flag {
             b'0' | 0 | b'7' if flag != b'7' && raw.last() == Some(&b'/') => Kind::Folder,
-            b'0' | 0 | b'7' => Kind::File,
+            b'0' | 0 | b'7' | b'S' => Kind::File,
             b'1' => Kind::Link,
             b'2' => Kind::Symlink,
             b'3' => Kind::Char,
             b'4' => Kind::Block,
             b'5' => Kind::Folder,
             b'6' => Kind::Fifo,
-            b'S' => return fail("is sparse in GNU's way, which is not supported"),
             _ => return fail(&format!("is of the unknown type `{}`", flag.escape_ascii())),
         };
-        if records.keys().any(|key| key.starts_with(b"GNU.sparse.")) {
-            return fail("is sparse in GNU's way, which is not supported");
+        let is_sparse = records.keys().any(|key| key.starts_with(b"GNU.sparse."));
+        if is_sparse && (kind != Kind::File || flag == b'S') {
+            return fail("has a sparse file's map and is none");
         }
         let text =
             |key: &[u8]| records.get(key).map(|value| String::from_utf8_lossy(value).into_owned());
@@ -152,6 +167,19 @@ impl<R: Read> Reader<R> {
             Kind::Char | Kind::Block => (small(&block[329..337])?, small(&block[337..345])?),
             _ => (0, 0),
         };
+        self.left = size;
+        self.padding = padding(size);
+        if is_sparse || flag == b'S' {
+            let map = self.map(block, flag, size, &records);
+            let map = map.map_err(|error| {
+                io::Error::new(error.kind(), format!("the entry `{show}`: {error}"))
+            })?;
+            self.holes = self.holes.saturating_add(map.size - map.data);
+            if self.holes > HOLES.saturating_add(self.position.saturating_mul(100)) {
+                return fail("has holes out of proportion");
+            }
+            self.sparse = Some(map);
+        }
         let entry = Entry {
             kind,
             path: clean(&raw)?,
@@ -160,7 +188,7 @@ impl<R: Read> Reader<R> {
             uid: decimal(b"uid", &block[108..116])?,
             gid: decimal(b"gid", &block[116..124])?,
             mtime,
-            size,
+            size: self.sparse.as_ref().map_or(size, |map| map.size),
             device,
             xattrs: records
                 .into_iter()
@@ -169,9 +197,46 @@ impl<R: Read> Reader<R> {
                 })
                 .collect(),
         };
-        self.left = size;
-        self.padding = padding(size);
         Ok(entry)
+    }
+
+    /// Reads a sparse file's map, so that only its data are left.
+    fn map(
+        &mut self,
+        header: &[u8; BLOCK],
+        flag: u8,
+        size: u64,
+        records: &BTreeMap<Vec<u8>, Vec<u8>>,
+    ) -> io::Result<Map> {
+        let mut block = [0; BLOCK];
+        if flag == b'S' {
+            sparse::of_header(header, size, || {
+                self.inner.read_exact(&mut block)?;
+                self.position += BLOCK as u64;
+                Ok(block)
+            })
+        } else {
+            // Reading them is reading content.
+            sparse::of_records(records, size, || {
+                self.read_exact(&mut block)?;
+                Ok(block)
+            })
+        }
+    }
+
+    /// Reads of what the stream has of the content.
+    fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        let read = self.inner.read(&mut buffer[..most])?;
+        if read == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut short"));
+        }
+        self.left -= read as u64;
+        self.position += read as u64;
+        Ok(read)
     }
 
     /// Reads on to the end of the stream, where only zeros may follow.
@@ -187,6 +252,7 @@ impl<R: Read> Reader<R> {
     }
 
     fn skip_content(&mut self) -> io::Result<()> {
+        self.sparse = None;
         let bytes = self.left + self.padding;
         let skipped = io::copy(&mut (&mut self.inner).take(bytes), &mut io::sink())?;
         if skipped < bytes {
@@ -235,21 +301,23 @@ impl<R: Read> Reader<R> {
 
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        if most == 0 {
-            return Ok(0);
+        let Some(map) = &mut self.sparse else { return self.read_stored(buffer) };
+        let (ahead, is_stored) = map.ahead();
+        let most = usize::try_from(ahead).unwrap_or(usize::MAX).min(buffer.len());
+        let read = if is_stored {
+            self.read_stored(&mut buffer[..most])?
+        } else {
+            buffer[..most].fill(0);
+            most
+        };
+        if let Some(map) = &mut self.sparse {
+            map.pass(read as u64);
         }
-        let read = self.inner.read(&mut buffer[..most])?;
-        if read == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut short"));
-        }
-        self.left -= read as u64;
-        self.position += read as u64;
         Ok(read)
     }
 }
 
-fn until_nul(field: &[u8]) -> &[u8] {
+pub(super) fn until_nul(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or(field)
 }
 
@@ -264,7 +332,7 @@ fn header_path(block: &[u8; BLOCK]) -> Vec<u8> {
 }
 
 /// Reads an octal or a base-256 field.
-fn number(field: &[u8]) -> io::Result<u64> {
+pub(super) fn number(field: &[u8]) -> io::Result<u64> {
     u64::try_from(signed(field)?).map_err(|_| invalid("a header has a negative number"))
 }
 
@@ -315,7 +383,15 @@ fn parse_records(mut content: &[u8], records: &mut BTreeMap<Vec<u8>, Vec<u8>>) -
         let record = content.get(space + 1..length).ok_or_else(refuse)?;
         let record = record.strip_suffix(b"\n").ok_or_else(refuse)?;
         let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(refuse)?;
-        records.insert(record[..equals].to_vec(), record[equals + 1..].to_vec());
+        let (key, value) = (&record[..equals], &record[equals + 1..]);
+        if matches!(key, b"GNU.sparse.offset" | b"GNU.sparse.numbytes") {
+            // The oldest form has a record each number: the same as the next one's list.
+            let map = records.entry(b"GNU.sparse.map".to_vec()).or_default();
+            map.extend_from_slice(value);
+            map.push(b',');
+        } else {
+            records.insert(key.to_vec(), value.to_vec());
+        }
         content = &content[length..];
     }
     Ok(())
