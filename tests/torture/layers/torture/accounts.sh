@@ -13,7 +13,7 @@ install -o somebody -g keepers -m 0640 /etc/hostname /srv/torture/installed 2>/d
 install -d -o 1000 -g 1000 /srv/torture/of-1000
 
 (cd /srv/torture
-    su keeper -c 'umask 022; id >by-su; touch shared/by-su; mkdir shared/folder'
+    su keeper -c 'umask 022; id; touch shared/by-su; mkdir shared/folder'
     sudo -u keeper sh -c 'id -un; touch /srv/torture/shared/by-sudo'
     setpriv --reuid 2001 --regid 2000 --clear-groups sh -c 'id; : >shared/by-setpriv'
     runuser -u somebody -- sh -c 'id; : >shared/by-runuser; ln -s by-runuser shared/link'
