@@ -227,6 +227,23 @@ fn retry(mut call: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Result
     }
 }
 
+/// Opens a path below `root` and never outside it, as `resolve` says (`openat2`). The kernel gives
+/// `EAGAIN` when something is renamed or mounted anywhere while it follows a `..`; then it is asked
+/// again.
+pub(crate) fn open_below(
+    root: impl std::os::fd::AsFd,
+    path: impl rustix::path::Arg + Copy,
+    flags: rustix::fs::OFlags,
+    resolve: rustix::fs::ResolveFlags,
+) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    loop {
+        match rustix::fs::openat2(&root, path, flags, rustix::fs::Mode::empty(), resolve) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -145,7 +145,7 @@ impl<'t> Placer<'t> {
         let relative = path.strip_prefix("/").unwrap_or(path);
         let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.root, relative, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        crate::disk::open_below(&self.root, relative, flags | OFlags::CLOEXEC, resolve)
     }
 
     fn is_folder(&self, path: &Path) -> bool {

@@ -108,7 +108,7 @@ pub(super) fn see(tree: &Path, path: &[u8]) -> Result<Sight, Error> {
         rustix::fs::openat(CWD, tree, flags | OFlags::DIRECTORY, Mode::empty()).at("open", tree)?;
     let relative = if path.is_empty() { &b"."[..] } else { path };
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-    let found = match rustix::fs::openat2(&root, relative, flags, Mode::empty(), resolve) {
+    let found = match crate::disk::open_below(&root, relative, flags, resolve) {
         Ok(found) => found,
         Err(Errno::NOENT) => return Ok(Sight::Nothing),
         Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Sight::Blocked),

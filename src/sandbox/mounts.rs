@@ -253,7 +253,7 @@ impl Tree {
     /// Opens a path as the step would see it; `None` when there is nothing.
     fn find(&self, path: &Path) -> Option<OwnedFd> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()
+        crate::disk::open_below(&self.root, path, flags, ResolveFlags::IN_ROOT).ok()
     }
 
     /// Opens the place of a mount; makes it when it is missing and doesn't lie in the tree itself.

@@ -55,7 +55,7 @@ impl Tree {
         let full = || self.path.join(OsStr::from_bytes(path));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        match rustix::fs::openat2(&self.root, folder, flags, Mode::empty(), resolve) {
+        match crate::disk::open_below(&self.root, folder, flags, resolve) {
             Ok(folder) => Ok(Some(Place { folder, name: OsStr::from_bytes(name), path: full() })),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
             Err(error) => Err(disk::Error::new("find", full(), error).into()),
