@@ -211,6 +211,24 @@ fn verify_names_what_is_damaged() {
 }
 
 #[test]
+fn a_damaged_layer_is_built_again_once_its_file_is_removed() {
+    let project = Project::with_tiny_base(Who::Root);
+    project.script("made", "head -c 100000 /dev/urandom | sha256sum > /sum; echo 1 > /sum");
+    project.definition("made", &["made"]);
+    let built = project.build("made");
+    let shown = project.run(&["show", "localhost/made", "--json"]).json();
+    let layers = shown["platforms"][0]["layers"].as_array().unwrap();
+    let digest = layers.last().unwrap()["digest"].as_str().unwrap();
+    let blob = project.store().join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap());
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, "damaged").unwrap();
+    assert_eq!(project.run(&["verify"]).code(), Some(1));
+    fs::remove_file(&blob).unwrap();
+    assert_eq!(project.build("made"), built);
+    assert_eq!(project.run(&["verify"]).ok(), "every blob is whole");
+}
+
+#[test]
 fn gc_is_an_ordinary_users_too() {
     let project = Project::with_tiny_base(Who::Range);
     project.fixture("odd").definition("small", &["odd"]);

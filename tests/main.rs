@@ -59,6 +59,9 @@ mod crash;
 // Ways out of a step, each tried and seen to fail.
 mod escape;
 
+// Steps of another architecture.
+mod emulation;
+
 // Looking around: in the build's namespace, in an image, where a step failed.
 mod shell;
 

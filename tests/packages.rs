@@ -3,11 +3,9 @@
 
 use std::path::Path;
 
-use crate::support::cli::{Project, Ran, Who, require_root};
+use crate::support::cli::{Project, Who, require_root};
 use crate::support::freezer::Freezer;
-use crate::support::{base, image};
-
-const BASE: &str = "localhost/debian-base:bookworm";
+use crate::support::image;
 
 /// Makes a repository of packages: one with C, C++, Fortran, classes, data, a vignette and help that
 /// computes, and one that needs it.
@@ -100,18 +98,8 @@ layers = [
 ]
 "#,
     );
-    std::fs::copy(base::debian(), project.path("debian.tar")).unwrap();
-    project.write(".settled", "");
-    project.run(&["import", "debian.tar", "--name", BASE]).ok();
+    project.import_debian();
     project
-}
-
-fn build(project: &Project, freezer: &Freezer, tool: &[&str], line: &[&str]) -> String {
-    let mut command = project.command_under(tool, line);
-    freezer.serve(&mut command);
-    project.write("bundle.crt", freezer.bundle());
-    command.env("SSL_CERT_FILE", project.path("bundle.crt"));
-    Ran::of(&mut command).ok()
 }
 
 #[test]
@@ -120,9 +108,9 @@ fn packages_compiled_in_a_build_are_the_same_each_time() {
     let freezer =
         Freezer::start(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache/frozen"));
     let (root, user) = (project(Who::Root), project(Who::Range));
-    let one = build(&root, &freezer, &[], &["build", "packages", "--threads", "1"]);
+    let one = freezer.build(&root, &[], &["build", "packages", "--threads", "1"], &[]);
     let elsewhere =
         ["unshare", "--uts", "sh", "-c", "hostname elsewhere; umask 077; exec \"$@\"", "sh"];
-    let other = build(&user, &freezer, &elsewhere, &["build", "packages", "--memory", "0"]);
+    let other = freezer.build(&user, &elsewhere, &["build", "packages", "--memory", "0"], &[]);
     assert_eq!(other, one, "{}", image::difference(&root, &user, "localhost/packages"));
 }

@@ -178,6 +178,29 @@ fn surroundings_do_not_matter() {
     }
 }
 
+/// Puts a filter with a listener before all that follows, as a container's runtime may.
+const WATCHED: &str = "
+import ctypes, os, platform, struct, sys
+allow = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000))
+program = ctypes.create_string_buffer(struct.pack('HxxxxxxP', 1, ctypes.addressof(allow)))
+libc = ctypes.CDLL(None, use_errno=True)
+listener = libc.syscall(277 if platform.machine() == 'aarch64' else 317, 1, 8, program)
+assert listener >= 0, os.strerror(ctypes.get_errno())
+os.set_inheritable(listener, True)
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+
+#[test]
+fn another_supervisor_of_the_build_costs_device_nodes_and_nothing_else() {
+    let project = small(Who::Root);
+    let under =
+        |line: &[&str]| Ran::of(&mut project.command_under(&["python3", "-c", WATCHED], line));
+    assert_eq!(under(&["build", "small"]).ok(), expected());
+    project.script("nodes", "mknod /node c 1 3").definition("nodes", &["nodes"]);
+    under(&["build", "nodes"]).fails(1);
+    project.build("nodes");
+}
+
 #[test]
 fn the_place_of_the_store_does_not_matter() {
     let expected = expected();

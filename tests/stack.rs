@@ -5,13 +5,11 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::support::cli::{Project, Ran, Who, copy_tree};
+use crate::support::cli::{Project, Who, copy_tree};
 use crate::support::freezer::Freezer;
 use crate::support::podman::Podman;
 use crate::support::registry::Registry;
-use crate::support::{base, browser, free_port, image, run};
-
-const BASE: &str = "localhost/debian-base:bookworm";
+use crate::support::{browser, free_port, image, run};
 
 /// The repository's own recipes and definitions, over the base that `scripts/base` makes.
 fn repository(who: Who) -> Project {
@@ -20,23 +18,12 @@ fn repository(who: Who) -> Project {
     for folder in ["layers", "manifests"] {
         copy_tree(&package.join(folder), &project.path(folder));
     }
-    // Whoever builds need not be able to read the repository.
-    std::fs::hard_link(base::debian(), project.path("debian.tar"))
-        .or_else(|_| std::fs::copy(base::debian(), project.path("debian.tar")).map(|_| ()))
-        .unwrap();
-    project.write(".settled", "");
-    project.run(&["import", "debian.tar", "--name", BASE]).ok();
+    project.import_debian();
     project
 }
 
-fn build(project: &Project, freezer: &Freezer, tool: &[&str], line: &[&str]) -> String {
-    let mut command = project.command_under(tool, line);
-    freezer.serve(&mut command);
-    project.write("bundle.crt", freezer.bundle());
-    command.env("SSL_CERT_FILE", project.path("bundle.crt"));
-    command.env("TZ", "Pacific/Chatham").env("LANG", "de_DE.UTF-8");
-    Ran::of(&mut command).ok()
-}
+/// A zone and a tongue that are nobody's default.
+const TONGUE: &[(&str, &str)] = &[("TZ", "Pacific/Chatham"), ("LANG", "de_DE.UTF-8")];
 
 /// What differs from one build to the next in other surroundings.
 const ELSEWHERE: &[&str] =
@@ -97,9 +84,10 @@ fn debian_ml_is_one_digest_and_does_its_work() {
     // comes first to an address has it frozen for the other.
     let (root, user) = (repository(Who::Root), repository(Who::Range));
     let (built, again) = std::thread::scope(|scope| {
-        let other = scope
-            .spawn(|| build(&user, &freezer, ELSEWHERE, &["build", "debian-ml", "--threads", "3"]));
-        let built = build(&root, &freezer, &[], &["build", "debian-ml"]);
+        let other = scope.spawn(|| {
+            freezer.build(&user, ELSEWHERE, &["build", "debian-ml", "--threads", "3"], TONGUE)
+        });
+        let built = freezer.build(&root, &[], &["build", "debian-ml"], TONGUE);
         (built, other.join().unwrap())
     });
     let missed = freezer.missed();

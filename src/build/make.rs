@@ -329,16 +329,15 @@ fn below_home(upper: &Path, home: &str, changes: &Changes) -> Result<HomeFiles, 
         if kind != Kind::Present || !path.starts_with(&prefix) {
             continue;
         }
-        let named = String::from_utf8_lossy(path);
-        let path = upper.join(std::ffi::OsStr::from_bytes(path));
-        let metadata = fs::symlink_metadata(&path).at("look at", &path)?;
+        let file = upper.join(std::ffi::OsStr::from_bytes(path));
+        let metadata = fs::symlink_metadata(&file).at("look at", &file)?;
         if metadata.is_dir() {
             continue;
         }
         found.count += 1;
         found.bytes += metadata.len();
         if found.paths.len() < NAMED {
-            found.paths.push(format!("/{named}"));
+            found.paths.push(format!("/{}", String::from_utf8_lossy(path)));
         }
     }
     Ok(found)

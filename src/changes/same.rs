@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::Error;
 use crate::disk::{self, At};
-use crate::rootfs::Record;
+use crate::rootfs::{EntryPath, Record, Truth};
 
 /// The extended attribute of file capabilities, the only one that reaches a layer.
 const CAPABILITY: &str = "security.capability";
@@ -25,14 +25,14 @@ pub fn same_entry(one: &Path, other: &Path) -> Result<bool, Error> {
 }
 
 /// An entry with what is remembered of it.
-pub(super) struct Facts<'p> {
+struct Facts<'p> {
     stat: Stat,
     path: &'p Path,
     record: Record,
 }
 
 impl<'p> Facts<'p> {
-    pub(super) fn new(stat: Stat, path: &'p Path, record: Option<Record>) -> Facts<'p> {
+    fn new(stat: Stat, path: &'p Path, record: Option<Record>) -> Facts<'p> {
         Facts { stat, path, record: record.unwrap_or_default() }
     }
 
@@ -60,8 +60,26 @@ pub(super) fn is_whiteout(stat: &Stat) -> bool {
     kind(stat) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
+/// Compares an entry of the tree with the parent's at the same `path`, all but the bytes of files.
+/// What `truth` remembers of either counts in place of what the trees say.
+pub(super) fn same_as_before(
+    path: &[u8],
+    (stat, here): (&Stat, &Path),
+    (old, there): (&Stat, &Path),
+    truth: &dyn Truth,
+) -> Result<bool, Error> {
+    let (mut now, mut before) = (None, None);
+    if !truth.is_empty() {
+        let path = EntryPath::from(path);
+        let ask = "ask for the owner of";
+        now = truth.now(&path).at(ask, here)?;
+        before = truth.before(&path).at(ask, there)?;
+    }
+    same_metadata(&Facts::new(*stat, here, now), &Facts::new(*old, there, before))
+}
+
 /// Compares all but the bytes of files.
-pub(super) fn same_metadata(one: &Facts<'_>, other: &Facts<'_>) -> Result<bool, Error> {
+fn same_metadata(one: &Facts<'_>, other: &Facts<'_>) -> Result<bool, Error> {
     let (first, second) = (&one.stat, &other.stat);
     // The mode has the type in it.
     if first.st_mode != second.st_mode

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FileType, Stat};
 
-use super::same::{Facts, is_whiteout, kind, same_content, same_metadata};
+use super::same::{is_whiteout, kind, same_as_before, same_content};
 use super::upper::{join, push, trimmed};
 use super::{Change, Changes, Error, Kind};
 use crate::disk::At;
@@ -118,12 +118,9 @@ impl Scan<'_> {
 
     fn same(&self, path: &[u8], stat: &Stat, here: &Path, there: &Path) -> Result<bool, Error> {
         let old = rustix::fs::lstat(there).at("examine", there)?;
-        let known = EntryPath::from(path);
-        let ask = "ask for the owner of";
-        let now = Facts::new(*stat, here, self.truth.now(&known).at(ask, here)?);
-        let before = Facts::new(old, there, self.truth.before(&known).at(ask, there)?);
+        let same = same_as_before(path, (stat, here), (&old, there), self.truth)?;
         let is_empty = kind(stat) != FileType::RegularFile || stat.st_size == 0;
-        Ok(same_metadata(&now, &before)? && (is_empty || same_content(here, there)?))
+        Ok(same && (is_empty || same_content(here, there)?))
     }
 }
 

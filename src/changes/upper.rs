@@ -17,10 +17,10 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::list::List;
-use super::same::{Facts, attribute, is_whiteout, kind, same_content, same_metadata};
+use super::same::{attribute, is_whiteout, kind, same_as_before, same_content};
 use super::{Changes, Error, Kind};
 use crate::disk::{self, At, Names};
-use crate::rootfs::{EntryPath, Truth};
+use crate::rootfs::Truth;
 
 /// Lists what an overlay's upper folder changes over its parent.
 ///
@@ -174,13 +174,7 @@ impl Walk<'_> {
             return Ok(if old.is_some() { REMOVED } else { NOTHING });
         }
         let same = match &old {
-            Some(old) => {
-                let known = EntryPath::from(path);
-                let ask = "ask for the owner of";
-                let now = Facts::new(stat, &here, self.truth.now(&known).at(ask, &here)?);
-                let before = Facts::new(*old, &there, self.truth.before(&known).at(ask, &there)?);
-                same_metadata(&now, &before)?
-            }
+            Some(old) => same_as_before(path, (&stat, &here), (old, &there), self.truth)?,
             None => false,
         };
         let verdict = match (same, kind(&stat)) {

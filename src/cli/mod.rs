@@ -128,7 +128,8 @@ pub(crate) fn main() -> ExitCode {
     };
     // Entering re-executes the command; only the inner one goes on from here.
     if needs_trees(&arguments.command) {
-        let makes_trees = matches!(arguments.command, Command::Build(_) | Command::Pull(_));
+        let makes_trees =
+            matches!(arguments.command, Command::Build(_) | Command::Pull(_) | Command::Shell(_));
         match if makes_trees { context.enter_for_trees() } else { context.enter() } {
             Ok(None) => {}
             Ok(Some(code)) => return code,
@@ -142,12 +143,9 @@ pub(crate) fn main() -> ExitCode {
             Err(error) => return render::error(&error, context.json),
         }
     }
-    // It becomes another program, which is to find the signals as they were.
-    if let Command::Unshare(args) = &arguments.command {
-        return unshare::run(args, &context)
-            .unwrap_or_else(|error| render::error(&error, context.json));
-    }
-    if let Err(error) = context::Context::watch_signals() {
+    // `unshare` becomes another program, which is to find the signals as they were.
+    let stays = !matches!(arguments.command, Command::Unshare(_));
+    if stays && let Err(error) = context::Context::watch_signals() {
         return render::error(&error, context.json);
     }
     let result = match &arguments.command {

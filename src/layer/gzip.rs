@@ -33,19 +33,14 @@ impl Job {
 
 /// Compresses blocks until there are no more.
 pub(super) fn work(jobs: &Receiver<Job>) {
-    let members = Members::new();
-    match members {
-        Ok(mut members) => {
-            for job in jobs {
-                // Nobody waits for it any more when the blob could not be written.
-                job.done.send(members.make(&job.block)).ok();
-            }
-        }
-        Err(error) => {
-            for job in jobs {
-                job.done.send(Err(io::Error::new(error.kind(), error.to_string()))).ok();
-            }
-        }
+    let mut members = Members::new();
+    for job in jobs {
+        let made = match &mut members {
+            Ok(members) => members.make(&job.block),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        // Nobody waits for it any more when the blob could not be written.
+        job.done.send(made).ok();
     }
 }
 

@@ -197,7 +197,7 @@ pub(super) fn no_image(image: &Reference, store: &Store) -> Result<Error, Error>
     } else {
         format!(
             "build it with `ocibuild build NAME`, pull it with `ocibuild pull {image}`, or choose \
-             another store with --store; this one has {}",
+             another store with --store; this one has {} (`ocibuild list` tells more)",
             fault::list_of(&names)
         )
     };

@@ -1,7 +1,7 @@
 //! `shell`: a command in an image of the store, over a tree that is thrown away; and which build
 //! failed last, to be repeated up to where it did.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::transfer::Source;
 
 use super::access::Origins;
-use super::{Access, BuildOptions, Context, Error, inspect};
+use super::{Access, BuildOptions, Context, Error, inspect, publish};
 
 /// What to run, in which image.
 #[derive(Debug)]
@@ -39,10 +39,7 @@ pub fn shell(options: &ShellOptions<'_>, context: &Context<'_>) -> Result<Outcom
     let store = context.open()?;
     let reference = &options.reference;
     let Some(descriptor) = store.resolve(reference)? else {
-        return Err(Error::NoImage {
-            reference: reference.clone(),
-            hint: "`ocibuild list` shows what is there; `ocibuild pull` brings an image".to_owned(),
-        });
+        return Err(publish::no_image(reference, &store)?);
     };
     let document = Source::document(&store, &descriptor)?;
     let host = Platform::host();
@@ -116,11 +113,6 @@ impl Failed {
     /// Returns the definition's name, as it was said.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// Returns the folder that its name starts from.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Returns the options that repeat it, with a shell where a step fails.

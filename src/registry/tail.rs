@@ -4,12 +4,12 @@
 
 use std::io::{self, Read};
 
-use crate::http::{Method, Payload, Request, StatusCode, Url, header, same_origin};
+use crate::http::{Method, Payload, Request, Response, StatusCode, Url, header};
 use crate::oci::Digest;
 use crate::report::Task;
 
 use super::Error;
-use super::repository::{For, Repository};
+use super::repository::Repository;
 use super::upload::Counted;
 
 impl Repository {
@@ -47,35 +47,22 @@ impl Repository {
             .once()
             .payload(Payload::Stream { size: None, open: &open })
             .header(header::CONTENT_TYPE, "application/octet-stream")?;
-        let mut answer = self.client().send(&self.authorized(request, location)?)?;
+        let mut answer = self.client().send(&self.authorized(request)?.0)?;
         if !answer.status().is_success() {
             return Err(self.refused("take a blob in pieces", &mut answer));
         }
         let mut url = self.location(&answer)?;
         // The connection can carry the next request once this answer is read.
-        crate::http::Response::bytes(&mut answer, 0).ok();
+        Response::bytes(&mut answer, 0).ok();
         let Some(digest) = digest() else { return Ok(None) };
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
-        let request = Request::new(Method::PUT, url.clone()).once();
-        let mut answer = self.client().send(&self.authorized(request, &url)?)?;
+        let request = Request::new(Method::PUT, url).once();
+        let mut answer = self.client().send(&self.authorized(request)?.0)?;
         if !matches!(answer.status(), StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK)
         {
             return Err(self.refused(&format!("take the blob {digest}"), &mut answer));
         }
         self.check_name(digest, &answer)?;
         Ok(Some(digest))
-    }
-
-    /// Adds the registry's credentials where the request goes to the registry itself.
-    fn authorized<'r>(&self, request: Request<'r>, url: &Url) -> Result<Request<'r>, Error> {
-        let base = self.host.base()?;
-        if !same_origin(&base, url) {
-            return Ok(request);
-        }
-        // The token has to outlive the body.
-        match self.auth.header(&base, &self.scopes(For::Push), true)? {
-            Some(value) => Ok(request.header(header::AUTHORIZATION, &value)?),
-            None => Ok(request),
-        }
     }
 }

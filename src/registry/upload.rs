@@ -235,21 +235,11 @@ impl Repository {
         descriptor: &Descriptor,
         request: Request<'_>,
     ) -> Result<Response, UploadError> {
-        let base = self.host.base().map_err(UploadError::Final)?;
-        let scopes = self.scopes(For::Push);
-        let authorization = if same_origin(&base, request.url()) {
-            // The token has to outlive the body.
-            self.auth.header(&base, &scopes, true).map_err(UploadError::Final)?
-        } else {
-            None
-        };
-        let mut request = request
+        let request = request
             .once()
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .map_err(final_error)?;
-        if let Some(value) = &authorization {
-            request = request.header(header::AUTHORIZATION, value).map_err(final_error)?;
-        }
+        let (request, authorization) = self.authorized(request).map_err(UploadError::Final)?;
         let mut answer = match self.client().send(&request) {
             Ok(answer) => answer,
             Err(http::Error::Body { source, .. }) => {
@@ -265,8 +255,9 @@ impl Repository {
         match answer.status().as_u16() {
             200..=299 => Ok(answer),
             401 => {
+                let base = self.host.base().map_err(UploadError::Final)?;
                 self.auth
-                    .renew(&base, &mut answer, &scopes, authorization.as_deref())
+                    .renew(&base, &mut answer, &self.scopes(For::Push), authorization.as_deref())
                     .map_err(UploadError::Final)?;
                 Err(UploadError::Expired(self.refused(&doing(), &mut answer)))
             }
@@ -277,6 +268,25 @@ impl Repository {
             }
             _ => Err(UploadError::Final(self.refused(&doing(), &mut answer))),
         }
+    }
+
+    /// Adds the registry's credentials where a request goes to the registry itself, and returns them
+    /// beside it.
+    pub(super) fn authorized<'r>(
+        &self,
+        request: Request<'r>,
+    ) -> Result<(Request<'r>, Option<String>), Error> {
+        let base = self.host.base()?;
+        if !same_origin(&base, request.url()) {
+            return Ok((request, None));
+        }
+        // The token has to outlive the body.
+        let authorization = self.auth.header(&base, &self.scopes(For::Push), true)?;
+        let request = match &authorization {
+            Some(value) => request.header(header::AUTHORIZATION, value)?,
+            None => request,
+        };
+        Ok((request, authorization))
     }
 
     /// Gives up an upload, so that the registry need not keep what it has of it. It may not let us,

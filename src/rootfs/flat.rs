@@ -2,15 +2,13 @@
 //! of overlay, from the trees and what their sidecars hide.
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, FileType, Stat};
 
 use crate::disk::At;
 use crate::rootfs::stack::is_opaque;
-use crate::rootfs::{EntryPath, Error, Lower};
+use crate::rootfs::{EntryPath, Error, Lower, each};
 
 /// What a layer hides of those below it, in one folder.
 #[derive(Debug)]
@@ -103,28 +101,14 @@ impl<'l> Flat<'l> {
             while let Some(hides) = hidden.next_if(|hides| hides.layer > *source) {
                 hide(states.entry(hides.name.clone()).or_default(), hides.content);
             }
-            let dir =
-                self.lowers[usize::from(*source)].tree.join(std::ffi::OsStr::from_bytes(path));
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat(CWD, &dir, flags, Mode::empty()).at("open", &dir)?;
-            for entry in Dir::read_from(&fd).at("list", &dir)? {
-                let entry = entry.at("list", &dir)?;
-                let name = entry.file_name();
-                if name == c"." || name == c".." {
-                    continue;
+            let mut added = Ok(());
+            each(&self.lowers[usize::from(*source)].tree, path, &mut |name, below, stat| {
+                if added.is_ok() {
+                    let state = states.entry(name.to_vec()).or_default();
+                    added = self.add(state, *source, below, *stat);
                 }
-                let stat = match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Err(Errno::NOENT) => continue,
-                    other => other.at("look into", &dir)?,
-                };
-                let mut below = path.to_vec();
-                if !below.is_empty() {
-                    below.push(b'/');
-                }
-                below.extend_from_slice(name.to_bytes());
-                let state = states.entry(name.to_bytes().to_vec()).or_default();
-                self.add(state, *source, &below, stat)?;
-            }
+            })?;
+            added?;
             while let Some(hides) = hidden.next_if(|hides| hides.layer == *source) {
                 hide(states.entry(hides.name.clone()).or_default(), hides.content);
             }

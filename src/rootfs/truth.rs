@@ -21,6 +21,9 @@ pub struct Record {
 
 /// Remembers what the entries of a tree truly are.
 pub trait Truth: Debug + Sync {
+    /// Tells whether nothing at all is remembered, so that nobody needs to ask.
+    fn is_empty(&self) -> bool;
+
     /// Returns what is remembered of the entry at `path` of the tree as it is now, without following
     /// a link at its end; `None` where the tree itself is right.
     fn now(&self, path: &EntryPath) -> io::Result<Option<Record>>;
@@ -37,6 +40,10 @@ pub trait Truth: Debug + Sync {
 pub struct Plain;
 
 impl Truth for Plain {
+    fn is_empty(&self) -> bool {
+        true
+    }
+
     fn now(&self, _: &EntryPath) -> io::Result<Option<Record>> {
         Ok(None)
     }

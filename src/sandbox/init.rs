@@ -76,10 +76,15 @@ fn run(spec: &Spec, watch: Watch, terminal: bool, helper: &UnixStream) -> Result
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(Failure::setup("shield process 1"))?;
 
-    let supervised = matches!(watch, Watch::Supervise { .. });
-    if supervised {
-        listen(watch, &user, helper)?;
-    }
+    let watch = match watch {
+        Watch::Supervise { scope, .. } => match listen(watch, scope, &user, helper) {
+            // Old kernels have no listener, and a process gets one only: under somebody else's, as
+            // in some containers, there is none left. Only device nodes can't be made then.
+            Err(Failure::NoListener { .. }) if scope == Scope::Light => Watch::Nothing,
+            other => other.map(|()| watch)?,
+        },
+        Watch::Nothing | Watch::Discard => watch,
+    };
     match sys::fork().map_err(Failure::setup("fork"))? {
         Fork::Parent(pid) => {
             drop(terminal);
@@ -127,11 +132,13 @@ fn adopt(terminal: &OwnedFd) -> Result<(), Failure> {
 
 /// Puts the filter before this process and all that it will start, and has a thread of the build
 /// answer the calls that the filter stops.
-fn listen(watch: Watch, user: &User, helper: &UnixStream) -> Result<(), Failure> {
-    let limit = rustix::process::getrlimit(Resource::Rss);
-    let current = Some(supervise::mark(limit.maximum, 0));
-    rustix::process::setrlimit(Resource::Rss, Rlimit { current, ..limit })
-        .map_err(Failure::setup("set a limit"))?;
+fn listen(watch: Watch, scope: Scope, user: &User, helper: &UnixStream) -> Result<(), Failure> {
+    if scope == Scope::Full {
+        let limit = rustix::process::getrlimit(Resource::Rss);
+        let current = Some(supervise::mark(limit.maximum, 0));
+        rustix::process::setrlimit(Resource::Rss, Rlimit { current, ..limit })
+            .map_err(Failure::setup("set a limit"))?;
+    }
     let listener = supervise::install_listener(&filter::program(watch))
         .map_err(|error| Failure::NoListener { errno: wire::errno_of(&error) })?;
     let user = (user.uid, user.gid, user.groups.clone());

@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use crate::report::Stream;
 use crate::sandbox::spec::Network;
-use crate::sandbox::supervise::{self, Ended, Owners, Supervised};
+use crate::sandbox::supervise::{self, Owners, Supervised};
 use crate::sandbox::wire::{self, Order, Reply, Said, Word};
 use crate::sandbox::{Error, Outcome, Spec, Terminal, enter, helper};
 
@@ -273,14 +273,11 @@ fn replies(
                         let more = || {
                             to.send(Event::NeedsSupervision).ok();
                         };
-                        let ended = match take(pid, fd) {
-                            Ok(listener) => {
-                                let with = Supervised { ownership, listener, pid, user };
-                                supervise::supervise(&with, &ready, &more)
-                            }
-                            Err(error) => Ended::Failed(error),
-                        };
-                        if let Ended::Failed(error) = ended {
+                        let ended = take(pid, fd).and_then(|listener| {
+                            let with = Supervised { ownership, listener, pid, user };
+                            supervise::supervise(&with, &ready, &more)
+                        });
+                        if let Err(error) = ended {
                             to.send(Event::Unsupervised(error)).ok();
                         }
                     });

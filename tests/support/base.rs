@@ -64,13 +64,7 @@ fn make_tiny() -> Vec<u8> {
     {
         tree.program(tool, path);
     }
-    let applets = run(Command::new("busybox").arg("--list")).stdout;
-    for applet in String::from_utf8(applets).unwrap().lines() {
-        let path = format!("bin/{applet}");
-        if applet != "busybox" {
-            tree.link(&path, "busybox");
-        }
-    }
+    tree.applets();
     tree.tar.into_inner().unwrap()
 }
 
@@ -122,6 +116,16 @@ impl Tree {
         }
     }
 
+    /// Adds a name for each applet of busybox.
+    fn applets(&mut self) {
+        let applets = run(Command::new("busybox").arg("--list")).stdout;
+        for applet in String::from_utf8(applets).unwrap().lines() {
+            if applet != "busybox" {
+                self.link(&format!("bin/{applet}"), "busybox");
+            }
+        }
+    }
+
     /// Adds a program of this machine and the libraries that it loads.
     fn program(&mut self, name: &str, path: &str) {
         let found = ["/bin", "/usr/bin", "/sbin", "/usr/sbin"]
@@ -137,6 +141,30 @@ impl Tree {
             }
         }
     }
+}
+
+/// A root file system of another architecture: its busybox, with a name for each applet.
+pub(crate) fn foreign(arch: &str) -> Vec<u8> {
+    let kept = cache().join(format!("busybox-{arch}"));
+    if !kept.exists() {
+        let dir = super::temp_dir();
+        let packed = dir.path().join("packed.tar");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/base");
+        run(Command::new(script).args(["--arch", arch, "--only", "busybox-static"]).arg(&packed));
+        let unpack = ["-C", ".", "-xf", "packed.tar", "./bin/busybox"];
+        run(Command::new("tar").args(unpack).current_dir(dir.path()));
+        std::fs::copy(dir.path().join("bin/busybox"), &kept).unwrap();
+    }
+    let mut tree = Tree { tar: tar::Builder::new(Vec::new()), seen: BTreeSet::new() };
+    for (folder, mode) in [("dev", 0o755), ("proc", 0o555), ("srv", 0o755), ("tmp", 0o1777)] {
+        tree.folder(folder, mode);
+    }
+    tree.file("etc/passwd", 0o644, 0, b"root:x:0:0:root:/root:/bin/sh\n");
+    tree.file("etc/os-release", 0o644, 0, b"ID=tiny\n");
+    tree.file("bin/bash", 0o755, 0, b"#!/bin/sh\nexec /bin/sh \"$@\"\n");
+    tree.file("bin/busybox", 0o755, 0, &std::fs::read(kept).unwrap());
+    tree.applets();
+    tree.tar.into_inner().unwrap()
 }
 
 /// Where what is costly to make is kept from run to run.

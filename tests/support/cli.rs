@@ -74,6 +74,14 @@ impl Project {
         project
     }
 
+    /// Brings the Debian base into its store, under the name that the repository's definitions use.
+    pub(crate) fn import_debian(&self) {
+        // Whoever builds need not be able to read where it is kept.
+        std::fs::copy(super::base::debian(), self.path("debian.tar")).unwrap();
+        self.settle();
+        self.run(&["import", "debian.tar", "--name", "localhost/debian-base:bookworm"]).ok();
+    }
+
     /// A path in it.
     pub(crate) fn path(&self, relative: &str) -> PathBuf {
         self.dir.path().join(relative)

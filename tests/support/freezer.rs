@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::cli::{Project, Ran};
+
 /// A running proxy; it stops when the value is dropped.
 pub(crate) struct Freezer {
     child: Child,
@@ -48,6 +50,23 @@ impl Freezer {
         for name in ["no_proxy", "NO_PROXY"] {
             command.env(name, "127.0.0.1,localhost");
         }
+    }
+
+    /// Builds in a project through this proxy alone, run by a tool that takes a command line, and
+    /// returns the digest.
+    pub(crate) fn build(
+        &self,
+        project: &Project,
+        tool: &[&str],
+        line: &[&str],
+        environment: &[(&str, &str)],
+    ) -> String {
+        let mut command = project.command_under(tool, line);
+        self.serve(&mut command);
+        project.write("bundle.crt", self.bundle());
+        command.env("SSL_CERT_FILE", project.path("bundle.crt"));
+        command.envs(environment.iter().copied());
+        Ran::of(&mut command).ok()
     }
 
     /// What was asked for and could not be had since the start.

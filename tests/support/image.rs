@@ -141,6 +141,7 @@ pub(crate) fn entries(tar: &[u8]) -> Vec<Entry> {
                 tar::EntryType::Symlink => 'l',
                 tar::EntryType::Link => 'h',
                 tar::EntryType::Fifo => 'p',
+                tar::EntryType::Char => 'c',
                 other => panic!("an entry of type {other:?}"),
             };
             let lossy =

@@ -133,7 +133,8 @@ pub(in crate::sandbox) struct Row(
 
 const CREATES: u32 = libc::O_CREAT.cast_unsigned();
 /// `O_CREAT`, and the one bit of `O_TMPFILE` that no other flag has.
-const MAKES: u32 = CREATES | (libc::O_TMPFILE.cast_unsigned() & !libc::O_DIRECTORY.cast_unsigned());
+pub(super) const MAKES: u32 =
+    CREATES | (libc::O_TMPFILE.cast_unsigned() & !libc::O_DIRECTORY.cast_unsigned());
 const RSS: u32 = 5;
 const KEEPCAPS: u32 = 8;
 

@@ -6,9 +6,9 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
-use super::calls::Op;
+use super::calls::{MAKES, Op};
 use super::credentials::Credentials;
 use super::kernel::{self, Answer};
 use super::layout::decode_device;
@@ -90,9 +90,8 @@ fn open_how(call: &Call<'_>) -> Result<Option<(At, u64, u32)>, Errno> {
     let how = call.tracee.bytes(a[2], 24)?;
     let long = |at: usize| how[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
     let (flags, mode, resolve) = (long(0), long(8), long(16));
-    let makes = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY).cast_unsigned();
     // Restricted ways through the tree are rare, and nobody takes them to make files as another.
-    if flags & u64::from(makes) == 0 || resolve != 0 {
+    if flags & u64::from(MAKES) == 0 || resolve != 0 {
         return Ok(None);
     }
     Ok(Some((At::dir(a[0], a[1], true), flags, id(mode))))
@@ -158,8 +157,8 @@ fn make(
             rustix::fs::mknodat(&folder, &*name, kind, masked(*mode), 0).map_err(raw)?;
         }
         Thing::File(flags, mode) => {
-            let flags = file_flags(*flags) | OFlags::EXCL | OFlags::NOFOLLOW;
-            let file = match rustix::fs::openat(&folder, &*name, flags, masked(*mode)) {
+            let exactly = file_flags(*flags) | OFlags::EXCL | OFlags::NOFOLLOW;
+            let file = match rustix::fs::openat(&folder, &*name, exactly, masked(*mode)) {
                 Ok(file) => file,
                 Err(rustix::io::Errno::EXIST) => return Ok(Answer::Continue),
                 Err(error) => return Err(raw(error)),
@@ -168,7 +167,7 @@ fn make(
                 own_natively(call, &file)?;
             }
             call.remember(file.as_fd(), &record)?;
-            return hand_over(call, &file);
+            return hand_over(call, &file, *flags);
         }
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -219,19 +218,11 @@ fn unnamed(
         .map_err(rustix::io::Errno::raw_os_error)?;
     let record = Record { uid: Some(uid), gid: Some(gid), ..Record::default() };
     call.remember(file.as_fd(), &record)?;
-    hand_over(call, &file)
+    hand_over(call, &file, flags)
 }
 
-/// Gives the process a file that it asked to open.
-fn hand_over(call: &Call<'_>, file: &OwnedFd) -> Handled {
-    let flags = match call.op {
-        Op::Open => call.arguments[1],
-        Op::Openat => call.arguments[2],
-        Op::Openat2 => {
-            call.tracee.bytes(call.arguments[2], 8)?.try_into().map_or(0, u64::from_le_bytes)
-        }
-        _ => 0,
-    };
+/// Gives the process a file that it asked to open with `flags`.
+fn hand_over(call: &Call<'_>, file: &OwnedFd, flags: u64) -> Handled {
     let close = id(flags).cast_signed() & libc::O_CLOEXEC != 0;
     kernel::answer_with_fd(call.step.listener, call.id, file.as_fd(), close)
         .map_err(|error| errno(&error))
@@ -239,17 +230,7 @@ fn hand_over(call: &Call<'_>, file: &OwnedFd) -> Handled {
 
 /// Gives what the supervisor made the ids of the process: it is root, and the process may not be.
 fn own_natively(call: &Call<'_>, made: &OwnedFd) -> Result<(), Errno> {
-    let path = format!("{}/status", call.tracee.pid);
-    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(rustix::io::Errno::raw_os_error)?;
-    let mut text = [0; 1024];
-    let length = rustix::io::read(&file, &mut text).map_err(rustix::io::Errno::raw_os_error)?;
-    let text = String::from_utf8_lossy(&text[..length]);
-    let files = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().nth(3)?.parse::<u32>().ok()
-    };
-    let (Some(uid), Some(gid)) = (files("Uid:"), files("Gid:")) else { return Err(libc::EIO) };
+    let (uid, gid) = call.tracee.creates_as()?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
     let flags = rustix::fs::AtFlags::EMPTY_PATH;
     rustix::fs::chownat(made, "", Some(uid), Some(gid), flags)

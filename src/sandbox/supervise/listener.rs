@@ -31,17 +31,6 @@ pub(in crate::sandbox) struct Supervised<'s> {
     pub(in crate::sandbox) user: (u32, u32, Vec<u32>),
 }
 
-/// Why a supervisor ended.
-#[derive(Debug)]
-pub(in crate::sandbox) enum Ended {
-    /// Nobody is left to be answered.
-    Done,
-    /// The step wants to make a device node.
-    WantsMore,
-    /// Something failed.
-    Failed(io::Error),
-}
-
 /// Answers until nobody asks any more. `ready` is called when this thread is in place, `more` when
 /// the step is to be ended since it wants what the scope doesn't cover. The calling thread gets
 /// another root and can be used for nothing else afterwards.
@@ -49,17 +38,17 @@ pub(in crate::sandbox) fn supervise(
     with: &Supervised<'_>,
     ready: &(dyn Fn() + Sync),
     more: &(dyn Fn() + Sync),
-) -> Ended {
+) -> io::Result<()> {
     kernel::wake_in_place(with.listener.as_fd());
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, THREADS));
-    let run = || -> io::Result<bool> {
+    let run = || -> io::Result<()> {
         let root = enter(with.pid)?;
         let (uid, gid, groups) = with.user.clone();
         let first = Credentials::new(uid, gid, groups);
         let step = Step::new(with.ownership, with.listener.as_fd(), root, first)
             .map_err(io::Error::from_raw_os_error)?;
         let (step, turn, apart) = (&step, &Mutex::new(()), &Barrier::new(threads));
-        let result = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let workers: Vec<_> = (1..threads)
                 .map(|_| {
                     scope.spawn(move || {
@@ -79,16 +68,11 @@ pub(in crate::sandbox) fn supervise(
                 result = result.and(other);
             }
             result
-        });
-        result.map(|()| step.wants_more.load(Ordering::Acquire))
+        })
     };
     let result = run();
     with.ownership.unpin();
-    match result {
-        Ok(false) => Ended::Done,
-        Ok(true) => Ended::WantsMore,
-        Err(error) => Ended::Failed(error),
-    }
+    result
 }
 
 /// Moves this thread to where the step is, with the build's `/proc` as its folder. Returns the

@@ -30,7 +30,7 @@ mod xattr;
 
 pub(super) use calls::{Arch, CALLS, Op, Row, Theme, When};
 pub(super) use kernel::install_listener;
-pub(super) use listener::{Ended, Supervised, supervise, wants};
+pub(super) use listener::{Supervised, supervise, wants};
 pub use owners::{Ownership, Scope};
 pub(super) use step::mark;
 

@@ -175,11 +175,6 @@ impl Ownership {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whether nothing is remembered of any file.
-    pub(super) fn is_empty(&self) -> bool {
-        !self.by_path && !self.has_entries.load(Ordering::Acquire)
-    }
-
     /// Tells whether a folder may have a group that isn't root's.
     pub(super) fn has_groups(&self) -> bool {
         self.has_groups.load(Ordering::Acquire)
@@ -336,6 +331,10 @@ pub(super) fn below(view: View<'_>, path: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Truth for Ownership {
+    fn is_empty(&self) -> bool {
+        self.before.is_empty() && !self.has_entries.load(Ordering::Acquire)
+    }
+
     fn now(&self, path: &EntryPath) -> io::Result<Option<Record>> {
         if self.is_empty() {
             return Ok(None);

@@ -11,7 +11,7 @@ use super::layout::Layout;
 use super::owners::{Scope, below};
 use super::step::{Call, Handled};
 use super::tracee::{At, Place, id, number};
-use crate::rootfs::{DeviceKind, Record};
+use crate::rootfs::{DeviceKind, Record, Truth};
 
 /// The id that stands for all that aren't mapped.
 const UNMAPPED: u32 = 65534;

@@ -211,9 +211,7 @@ impl Tracee {
             let path = [base().as_bytes(), b"/", &path].concat();
             return Ok(Place { path, follow: at.follow, is_fd: false });
         }
-        if let Some(path) = self.own_folder(&path, at.follow) {
-            return Ok(Place { path, follow: at.follow, is_fd: false });
-        }
+        let path = self.own_folder(&path, at.follow).unwrap_or(path);
         Ok(Place { path, follow: at.follow, is_fd: false })
     }
 
@@ -240,13 +238,30 @@ impl Tracee {
 
     /// Returns the process's umask.
     pub(super) fn umask(self) -> Result<u32, Errno> {
+        let text = self.status()?;
+        field(&text, "Umask:").and_then(|text| u32::from_str_radix(text, 8).ok()).ok_or(libc::EIO)
+    }
+
+    /// Returns the ids that the kernel gives to what the process creates.
+    pub(super) fn creates_as(self) -> Result<(u32, u32), Errno> {
+        let text = self.status()?;
+        // Real, effective, saved, and that of the file system.
+        let last = |name| field(&text, name)?.split_whitespace().nth(3)?.parse().ok();
+        last("Uid:").zip(last("Gid:")).ok_or(libc::EIO)
+    }
+
+    /// Reads the beginning of what `/proc` tells of the process.
+    fn status(self) -> Result<String, Errno> {
         let path = format!("{}/status", self.pid);
         let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(rustix::io::Errno::raw_os_error)?;
-        let mut text = [0; 256];
+        let mut text = [0; 1024];
         let length = rustix::io::read(&file, &mut text).map_err(rustix::io::Errno::raw_os_error)?;
-        let text = String::from_utf8_lossy(&text[..length]);
-        let line = text.lines().find_map(|line| line.strip_prefix("Umask:"));
-        line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).ok_or(libc::EIO)
+        Ok(String::from_utf8_lossy(&text[..length]).into_owned())
     }
+}
+
+/// Returns what stands behind a name in the lines of `/proc/PID/status`.
+fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }

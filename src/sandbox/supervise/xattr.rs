@@ -9,7 +9,7 @@ use super::kernel::Answer;
 use super::owners::{Scope, copy_up};
 use super::step::{Call, Handled};
 use super::tracee::{At, Errno, id, look_at};
-use crate::rootfs::Record;
+use crate::rootfs::{Record, Truth};
 
 const CAPABILITY: &[u8] = b"security.capability";
 /// The largest value of an attribute.
