@@ -1,5 +1,6 @@
 //! Unpacked layers stacked to a tree that a step can run in: an overlay whose upper folder holds
-//! what the step changes, or, where no overlay works, a [`PlainTree`], a copy of them all.
+//! what the step changes, or a [`PlainTree`], a copy of them all, which no build
+//! chooses yet.
 //!
 //! ```text
 //! merged/   = upper : extras : repairs : layer N : mask N : layer N-1 : mask N-1 : …   (read-write)
