@@ -99,19 +99,19 @@ fn tree_findings(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let Ok(store) = context.open() else { return findings };
     let Ok(run) = store.begin_run(context.report.as_ref()) else { return findings };
-    let tried = |what: &str, place: String, result: Result<(), Why>, needed: bool| match result {
+    let tried = |what: &str, place: String, result: Result<(), Why>| match result {
         Ok(()) => Finding {
             what: what.to_owned(),
             ok: true,
-            needed,
+            needed: false,
             detail: format!("overlay works {place}"),
             fix: None,
         },
         Err(why) => Finding {
             what: what.to_owned(),
             ok: false,
-            needed,
-            detail: format!("overlay does not work {place}: {why}"),
+            needed: false,
+            detail: format!("overlay does not work {place}, so trees there are copied: {why}"),
             fix: Some(why.hint().to_owned()),
         },
     };
@@ -122,7 +122,6 @@ fn tree_findings(context: &Context<'_>) -> Vec<Finding> {
             "trees in memory",
             format!("in memory, {} MB of which are available", available / 1_000_000),
             rootfs::probe_overlay(space.path()),
-            false,
         ),
         Err(error) => Finding {
             what: "trees in memory".to_owned(),
@@ -132,18 +131,46 @@ fn tree_findings(context: &Context<'_>) -> Vec<Finding> {
             fix: None,
         },
     };
-    let memory_works = in_memory.ok;
     findings.push(in_memory);
     drop(memory);
     let disk = context.scratch.unwrap_or(run.path());
-    // With memory that works, a build that fits into it needs no overlay on disk.
     findings.push(tried(
         "trees on disk",
         format!("in {}", disk.display()),
         rootfs::probe_overlay(disk),
-        !memory_works,
     ));
+    findings.push(owners(run.path()));
+    findings.push(room(disk));
     findings
+}
+
+/// Tells whether files of other ids can lie in the store.
+fn owners(dir: &std::path::Path) -> Finding {
+    let (ok, detail, fix) = match rootfs::probe_owners(dir) {
+        Ok(()) => (true, "the store takes files of other ids".to_owned(), None),
+        Err(why) => (
+            false,
+            format!(
+                "the store takes no files of other ids, so their owners are kept beside them: {why}"
+            ),
+            Some("for more speed, put the store on a local disk with --store DIR".to_owned()),
+        ),
+    };
+    Finding { what: "owners".to_owned(), ok, needed: false, detail, fix }
+}
+
+/// Tells how much space there is for trees.
+fn room(dir: &std::path::Path) -> Finding {
+    const LITTLE: u64 = 5_000_000_000;
+    let free = rustix::fs::statvfs(dir).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
+    let fix = "free some space (`ocibuild gc`), or choose another disk with --scratch DIR";
+    Finding {
+        what: "disk".to_owned(),
+        ok: free >= LITTLE,
+        needed: false,
+        detail: format!("{} MB are free in {}", free / 1_000_000, dir.display()),
+        fix: (free < LITTLE).then(|| fix.to_owned()),
+    }
 }
 
 fn store_finding(context: &Context<'_>) -> Finding {

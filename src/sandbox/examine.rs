@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::os::unix::process::CommandExt;
 
 use crate::sandbox::wire::Word;
-use crate::sandbox::{helper, ids, wire};
+use crate::sandbox::{helper, ids, limits, wire};
 
 /// Something that the machine lacks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,11 +52,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn works(subject: &'static str, detail: impl Into<String>) -> Finding {
+    pub(super) fn works(subject: &'static str, detail: impl Into<String>) -> Finding {
         Finding { subject, state: State::Works, detail: detail.into(), fix: None }
     }
 
-    fn lack(subject: &'static str, state: State, lack: &Lack) -> Finding {
+    pub(super) fn lack(subject: &'static str, state: State, lack: &Lack) -> Finding {
         Finding { subject, state, detail: lack.text.clone(), fix: Some(lack.fix.clone()) }
     }
 }
@@ -64,11 +64,13 @@ impl Finding {
 /// Examines what a build needs of the machine, without changing anything.
 pub fn examine() -> Vec<Finding> {
     let uid = rustix::process::geteuid().as_raw();
-    let mut findings = vec![kernel()];
+    let mut findings = vec![limits::kernel()];
     findings.push(match namespaces() {
         Ok(()) => Finding::works("user namespaces", "a process may make its own"),
         Err(lack) => Finding::lack("user namespaces", State::Broken, &lack),
     });
+    findings.push(limits::supervision());
+    findings.extend(limits::limits());
     if uid == 0 {
         match root() {
             Ok(()) => {
@@ -84,22 +86,10 @@ pub fn examine() -> Vec<Finding> {
             let text = format!("{count} users from {first}, {} groups", range.gids.count);
             Finding::works("subordinate ids", text)
         }
-        Err(lack) => Finding::lack("subordinate ids", State::Broken, &lack),
+        // One id is enough, with a supervisor.
+        Err(lack) => Finding::lack("subordinate ids", State::Missing, &lack),
     });
     findings
-}
-
-/// Tells whether the kernel is one that an overlay in a user namespace works on.
-fn kernel() -> Finding {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= (5, 11) {
-        return Finding::works("kernel", release);
-    }
-    let text = format!("{release} is older than 5.11, where overlays in user namespaces begin");
-    Finding::lack("kernel", State::Broken, &Lack::new(text, "use a machine with a newer kernel"))
 }
 
 /// Tells whether root may use all ids of this namespace.

@@ -20,6 +20,7 @@ mod filter;
 mod helper;
 mod ids;
 mod init;
+mod limits;
 mod mounts;
 mod run;
 mod spec;
