@@ -433,6 +433,32 @@ fn the_doctor_finds_this_machine_fit() {
 }
 
 #[test]
+fn the_doctor_has_a_fix_for_what_is_missing() {
+    let seen = |who: Who, tool: &[&str], what: &str| {
+        let project = Project::of(who);
+        let report = Ran::of(&mut project.command_under(tool, &["doctor", "--json"]));
+        let report: serde_json::Value = serde_json::from_str(&report.stdout()).unwrap();
+        let findings = report["findings"].as_array().unwrap().clone();
+        for finding in &findings {
+            assert!(finding["ok"] == true || finding["fix"].is_string(), "{finding}");
+        }
+        let found = findings.into_iter().find(|finding| finding["what"] == what).unwrap();
+        (report["can_build"].clone(), found["ok"].clone(), found["fix"].to_string())
+    };
+    let (can_build, ok, fix) = seen(Who::Single, &[], "subordinate ids");
+    assert_eq!((can_build, ok), (true.into(), false.into()));
+    assert!(fix.contains("usermod --add-subuids"), "{fix}");
+    let (can_build, ok, fix) = seen(Who::Single, &["prlimit", "--nofile=256:256"], "open files");
+    assert_eq!((can_build, ok), (true.into(), false.into()));
+    assert!(fix.contains("ulimit -Hn"), "{fix}");
+    let none = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$@\"";
+    let tool = ["unshare", "--user", "--map-root-user", "sh", "-c", none, "sh"];
+    let (can_build, ok, fix) = seen(Who::Root, &tool, "user namespaces");
+    assert_eq!((can_build, ok), (false.into(), false.into()));
+    assert!(fix.contains("user.max_user_namespaces"), "{fix}");
+}
+
+#[test]
 fn rules_are_printed_with_their_version() {
     let rules = Project::new().run(&["rules", "--json"]).json();
     assert!(!rules["version"].is_null(), "{rules}");

@@ -32,6 +32,8 @@ pub(crate) fn run(_: &Args, context: &Context) -> Outcome {
             };
             text.push_str(&format!("{mark} {}: {}\n", finding.what, finding.detail));
             if let Some(fix) = &finding.fix {
+                // A file to write takes several lines.
+                let fix = fix.replace('\n', "\n          ");
                 text.push_str(&format!("     fix: {fix}\n"));
             }
         }

@@ -128,7 +128,7 @@ fn tree_findings(context: &Context<'_>) -> Vec<Finding> {
             ok: false,
             needed: false,
             detail: error.to_string(),
-            fix: None,
+            fix: Some("nothing has to be done: trees go to disk".to_owned()),
         },
     };
     findings.push(in_memory);

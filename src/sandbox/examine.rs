@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use std::os::unix::process::CommandExt;
 
+use crate::sandbox::enter::entered;
 use crate::sandbox::wire::Word;
 use crate::sandbox::{helper, ids, limits, wire};
 
@@ -63,62 +64,100 @@ impl Finding {
 
 /// Examines what a build needs of the machine, without changing anything.
 pub fn examine() -> Vec<Finding> {
-    let uid = rustix::process::geteuid().as_raw();
+    let caller = Caller::find();
+    let uid = caller.uid();
     let mut findings = vec![limits::kernel()];
     findings.push(match namespaces() {
         Ok(()) => Finding::works("user namespaces", "a process may make its own"),
         Err(lack) => Finding::lack("user namespaces", State::Broken, &lack),
     });
-    findings.push(limits::supervision());
     findings.extend(limits::limits());
+    let mut ids = Vec::new();
+    let mut whole = false;
     if uid == 0 {
-        match root() {
+        ids.push(match caller.root() {
             Ok(()) => {
-                findings.push(Finding::works("all ids", "root may map every id"));
-                return findings;
+                whole = true;
+                Finding::works("all ids", "root may map every id")
             }
-            Err(lack) => findings.push(Finding::lack("all ids", State::Missing, &lack)),
-        }
+            Err(lack) => Finding::lack("all ids", State::Missing, &lack),
+        });
     }
-    findings.push(match ids::find_range(uid) {
-        Ok(range) => {
-            let (first, count) = (range.uids.outside, range.uids.count);
-            let text = format!("{count} users from {first}, {} groups", range.gids.count);
-            Finding::works("subordinate ids", text)
-        }
-        // One id is enough, with a supervisor.
-        Err(lack) => Finding::lack("subordinate ids", State::Missing, &lack),
-    });
+    if !whole {
+        ids.push(match ids::find_range(uid) {
+            Ok(range) => {
+                whole = true;
+                let (first, count) = (range.uids.outside, range.uids.count);
+                let text = format!("{count} users from {first}, {} groups", range.gids.count);
+                Finding::works("subordinate ids", text)
+            }
+            // One id is enough, with a supervisor.
+            Err(lack) => Finding::lack("subordinate ids", State::Missing, &lack),
+        });
+    }
+    findings.push(limits::supervision(!whole));
+    findings.extend(ids);
     findings
 }
 
 /// Tells whether root may use all ids of this namespace.
 pub(super) fn root() -> Result<(), Lack> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    for (bit, name) in [(6, "CAP_SETGID"), (7, "CAP_SETUID"), (31, "CAP_SETFCAP")] {
-        if effective & (1 << bit) == 0 {
-            let text = format!("root has no {name} here");
-            return Err(Lack::new(
-                text,
-                format!("start the container with --cap-add {}", &name[4..]),
-            ));
-        }
+    Caller { process: "self".to_owned() }.root()
+}
+
+/// The process that was called: this one, or the outer one of [`enter()`](crate::sandbox::enter()),
+/// since inside of the build's namespace everybody is root.
+struct Caller {
+    process: String,
+}
+
+impl Caller {
+    fn find() -> Caller {
+        let parent = rustix::process::getppid().filter(|_| entered().is_some());
+        let process = parent.map(|pid| pid.as_raw_nonzero().to_string());
+        Caller { process: process.unwrap_or_else(|| "self".to_owned()) }
     }
-    for file in ["uid_map", "gid_map"] {
-        let map = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
-        if !ids::is_whole(&ids::parse_map(&map)) {
-            let text = format!("this namespace maps fewer than {} ids", ids::NEEDED);
-            let fix = "start it in a user namespace with a whole range of ids, as \
-                       `podman run --uidmap` or `unshare --map-auto` do";
-            return Err(Lack::new(text, fix));
-        }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.process)).unwrap_or_default()
     }
-    Ok(())
+
+    /// The user, with the number that she has outside.
+    fn uid(&self) -> u32 {
+        let own = rustix::process::geteuid().as_raw();
+        if self.process == "self" {
+            return own;
+        }
+        let map = ids::parse_map(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
+        map.iter().find(|extent| extent.inside == 0).map_or(own, |extent| extent.outside)
+    }
+
+    fn root(&self) -> Result<(), Lack> {
+        let status = self.read("status");
+        let effective = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))
+            .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+            .unwrap_or(0);
+        for (bit, name) in [(6, "CAP_SETGID"), (7, "CAP_SETUID"), (31, "CAP_SETFCAP")] {
+            if effective & (1 << bit) == 0 {
+                let text = format!("root has no {name} here");
+                return Err(Lack::new(
+                    text,
+                    format!("start the container with --cap-add {}", &name[4..]),
+                ));
+            }
+        }
+        for file in ["uid_map", "gid_map"] {
+            if !ids::is_whole(&ids::parse_map(&self.read(file))) {
+                let text = format!("this namespace maps fewer than {} ids", ids::NEEDED);
+                let fix = "start it in a user namespace with a whole range of ids, as \
+                           `podman run --uidmap` or `unshare --map-auto` do";
+                return Err(Lack::new(text, fix));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Tries to make a user namespace and to mount in it, in a process of its own.
@@ -146,6 +185,21 @@ pub(super) const UNFILTERED: &str = "start the container with `--security-opt se
 pub(super) fn is_filtered() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"]))
+}
+
+/// How `AppArmor` is made to let this program use user namespaces.
+fn permit() -> String {
+    let program = fs::read_link("/proc/self/exe").unwrap_or_default();
+    format!(
+        "have the administrator run `sysctl -w \
+         kernel.apparmor_restrict_unprivileged_userns=0`, or write /etc/apparmor.d/ocibuild:\n\
+         \n\
+         abi <abi/4.0>,\n\
+         profile ocibuild {} flags=(unconfined) {{\n  userns,\n}}\n\
+         \n\
+         and load it by `apparmor_parser -r /etc/apparmor.d/ocibuild`",
+        program.display()
+    )
 }
 
 /// Says why the kernel may have refused a namespace, from what else can be seen of the machine.
@@ -181,9 +235,7 @@ pub(super) fn explain(what: &str, errno: i32) -> Lack {
         let text = format!(
             "{refused}; AppArmor keeps programs without a profile of their own from using user namespaces"
         );
-        let fix = "have the administrator run `sysctl -w \
-                   kernel.apparmor_restrict_unprivileged_userns=0`, or install an AppArmor \
-                   profile with `userns,` for this program";
+        let fix = permit();
         return Lack::new(text, fix);
     }
     if is_filtered() {

@@ -57,20 +57,22 @@ fn kernel_of(release: &str) -> Finding {
     Finding::lack("kernel", State::Missing, &Lack::new(text, newer))
 }
 
-/// Tells whether a supervisor can answer system calls of a step, which a build with one id needs.
-pub(super) fn supervision() -> Finding {
+/// Tells whether a supervisor can answer system calls of a step, without which a build with one id
+/// is not possible, and others make no device nodes.
+pub(super) fn supervision(needed: bool) -> Finding {
+    let without = if needed { State::Broken } else { State::Missing };
     let subject = "supervised steps";
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     if !actions.split_whitespace().any(|action| action == "user_notif") {
         let fix = "use a kernel from 5.0 on with CONFIG_SECCOMP_FILTER";
         let lack = Lack::new("the kernel hands no system calls to a supervisor", fix);
-        return Finding::lack(subject, State::Missing, &lack);
+        return Finding::lack(subject, without, &lack);
     }
     if number("/proc/sys/kernel/yama/ptrace_scope") == Some(3) {
         let text = "Yama forbids looking into other processes (kernel.yama.ptrace_scope is 3)";
         let fix = "have the administrator set kernel.yama.ptrace_scope to 2 or less and restart \
                    the machine; 3 can't be taken back";
-        return Finding::lack(subject, State::Broken, &Lack::new(text, fix));
+        return Finding::lack(subject, without, &Lack::new(text, fix));
     }
     Finding::works(subject, "the kernel hands their system calls to a supervisor")
 }
