@@ -143,6 +143,12 @@ fn variants() -> Vec<Variant> {
         Variant { what: "one thread", options: &["--threads", "1"], ..none() },
         Variant { what: "seven threads", options: &["--threads", "7"], ..none() },
         Variant { what: "trees on disk", options: &["--memory", "0"], ..none() },
+        Variant { what: "a plain tree in memory", options: &["--tree", "plain"], ..none() },
+        Variant {
+            what: "a plain tree on disk",
+            options: &["--tree", "plain", "--memory", "0"],
+            ..none()
+        },
         Variant { what: "one processor", tool: &["taskset", "1"], ..none() },
         Variant { what: "fixed addresses", tool: &["setarch", "-R"], ..none() },
         Variant {

@@ -13,13 +13,13 @@ use crate::oci::{Descriptor, Digest};
 use crate::plan::{self, Layer, Plan};
 use crate::recipe::Action;
 use crate::report::{Report, Task, Unit};
-use crate::rootfs::{self, EntryPath, Inherited, Ledger, Lower, Mounted, Truth};
+use crate::rootfs::{self, EntryPath, Inherited, Ledger, Lower, PlainTree, Tree, Truth};
 use crate::sandbox::{Means, Mode, Owners, Ownership, Scope};
 use crate::store::{Growing, Run, Store};
 
 use super::step::{self, Stage};
 use super::trees::{LayerId, Trees};
-use super::workplace::Workplace;
+use super::workplace::{Place, Workplace};
 use super::{Base, Error, HomeFiles, Options};
 
 /// How many of the paths below home a warning names.
@@ -37,8 +37,18 @@ pub(super) struct Made<'a> {
 enum Parent {
     /// In the store.
     Stored(LayerId),
-    /// The upper folder of a layer that this build has made, and what it can't say itself.
-    Fresh(PathBuf, Arc<Ledger>),
+    /// A layer that this build has made.
+    Fresh(Lower),
+}
+
+/// A plain tree that goes on being used.
+struct Standing {
+    tree: Box<PlainTree>,
+    /// The folder that is the tree's alone.
+    home: PathBuf,
+    in_memory: bool,
+    /// What the last layer has made of it; `None` for nothing.
+    fresh: Option<Lower>,
 }
 
 /// What keeps the owners of files while the steps of a layer run.
@@ -92,6 +102,7 @@ pub(super) struct Maker<'a> {
     /// Made with the first layer that has to be made; declared before `run`, so that it goes first.
     workplace: Option<Workplace>,
     run: Option<Run>,
+    standing: Option<Standing>,
     on_disk: bool,
     /// Whether steps have been seen to make device nodes.
     nodes: bool,
@@ -112,6 +123,7 @@ impl<'a> Maker<'a> {
             home: plan.home.clone().unwrap_or_default(),
             workplace: None,
             run: None,
+            standing: None,
             on_disk: false,
             nodes: false,
         }
@@ -121,6 +133,10 @@ impl<'a> Maker<'a> {
     pub(super) fn found(&mut self, diff_id: Option<Digest>, blob: Option<&Descriptor>) {
         if let (Some(diff_id), Some(blob)) = (diff_id, blob) {
             self.parents.push(Parent::Stored((blob.clone(), diff_id)));
+            // It lacks this layer. What can't be removed goes with the workplace.
+            if let Some(standing) = self.standing.take() {
+                rootfs::remove_tree(&standing.home).ok();
+            }
         }
     }
 
@@ -163,7 +179,7 @@ impl<'a> Maker<'a> {
             .iter()
             .filter_map(|parent| match parent {
                 Parent::Stored(id) => Some(id.clone()),
-                Parent::Fresh(..) => None,
+                Parent::Fresh(_) => None,
             })
             .collect();
         let trees = Trees::new(
@@ -178,9 +194,7 @@ impl<'a> Maker<'a> {
             .iter()
             .filter_map(|parent| match parent {
                 Parent::Stored(_) => unpacked.next(),
-                Parent::Fresh(upper, ledger) => {
-                    Some(Lower { tree: upper.clone(), sidecar: None, ledger: Arc::clone(ledger) })
-                }
+                Parent::Fresh(lower) => Some(lower.clone()),
             })
             .collect())
     }
@@ -197,13 +211,14 @@ impl<'a> Maker<'a> {
                 run.path(),
                 self.options.scratch,
                 self.options.memory,
+                self.options.tree,
                 report,
             )?),
         })
     }
 
     /// Returns what keeps the owners in a tree over these layers.
-    fn keeper(&self, tree: &Mounted, lowers: &[Lower]) -> Result<Keeper, Error> {
+    fn keeper(&self, tree: &Tree, lowers: &[Lower]) -> Result<Keeper, Error> {
         if self.options.ownership == plan::Ownership::Discarded {
             return Ok(Keeper::Nobody(Inherited::new(rootfs::records(lowers)?)));
         }
@@ -212,8 +227,12 @@ impl<'a> Maker<'a> {
             Mode::Root | Mode::Range { .. } if self.nodes || has_nodes(lowers) => Scope::Nodes,
             Mode::Root | Mode::Range { .. } => Scope::Light,
         };
-        let ownership = Ownership::overlay(scope, tree.merged(), tree.upper(), lowers)
-            .at("keep the owners of", tree.merged())?;
+        let merged = tree.merged();
+        let ownership = match tree {
+            Tree::Overlay(mounted) => Ownership::overlay(scope, merged, mounted.upper(), lowers),
+            Tree::Plain(_) => Ownership::plain(scope, merged, lowers),
+        };
+        let ownership = ownership.at("keep the owners of", merged)?;
         Ok(Keeper::Kept(ownership))
     }
 
@@ -228,13 +247,24 @@ impl<'a> Maker<'a> {
         let on_disk = self.on_disk;
         let report = self.options.host.report;
         let log = self.store.logs().join(format!("{}-{}.log", layer.name, &key.hex()[..12]));
-        let (folder, in_memory) = self.workplace()?.folder(on_disk)?;
-        let space = folder.join("tree");
-        disk::make_dirs(&space)?;
-        let tree = rootfs::mount(lowers, &space, &step::extras(self.options.host))?;
+        let extras = step::extras(self.options.host);
+        let (tree, home, place) = match self.standing.take() {
+            Some(Standing { mut tree, home, in_memory, fresh }) => {
+                tree.go_on(fresh, &extras)?;
+                (Tree::Plain(tree), home, self.workplace()?.beside(in_memory)?)
+            }
+            None => {
+                let size = || Ok(rootfs::size_of(lowers)?);
+                let place = self.workplace()?.place(on_disk, size, report)?;
+                let home = place.folder.join("tree");
+                disk::make_dirs(&home)?;
+                (Tree::new(place.kind, lowers, &home, &extras)?, home, place)
+            }
+        };
+        let Place { folder, in_memory, .. } = place;
         let keeper = self.keeper(&tree, lowers)?;
         let truth = keeper.truth();
-        let start = file_clock(&folder)?;
+        let start = file_clock(&home)?;
         let host = self.options.host;
         let single = self.options.mode == Mode::Single;
         let workplace = &*self.workplace()?;
@@ -256,31 +286,59 @@ impl<'a> Maker<'a> {
         if let Some(early) = early {
             drop(keeper);
             drop(tree);
+            rootfs::remove_tree(&home)?;
             rootfs::remove_tree(&folder)?;
             return Ok(early);
         }
         let times =
-            normalise::Times { start, end: file_clock(&folder)?, source_date: layer.source_date };
+            normalise::Times { start, end: file_clock(&home)?, source_date: layer.source_date };
         clear_scratch(&folder)?;
 
         let excluded = step::excluded();
         let without = layer.without_rules.iter().cloned().collect();
-        let raw = changes::from_upper(tree.upper(), tree.parent(), &excluded, truth)?;
+        let raw = changes::of(&tree, &excluded, truth)?;
         let applied = normalise::normalise(tree.merged(), &raw, &without, &times)?;
         drop(raw);
         for (rule, count) in applied {
             report.detail(&format!("{}: the rule `{rule}` touched {count} paths", layer.name));
         }
         // Both views are of one file system whose changed paths the rules have changed again.
-        let changes = changes::from_upper(tree.upper(), tree.parent(), &excluded, truth)?;
-        let home = below_home(tree.upper(), &self.home, &changes)?;
-        let ledger = Arc::new(Ledger::collect(tree.upper(), truth)?);
+        let changes = changes::of(&tree, &excluded, truth)?;
+        let below_home = below_home(tree.changed(), &self.home, &changes)?;
+        let ledger = Arc::new(match &tree {
+            Tree::Overlay(mounted) => Ledger::collect(mounted.upper(), truth)?,
+            Tree::Plain(plain) => ledger_of(plain, &changes, truth)?,
+        });
         drop(keeper);
-        let upper = tree.unmount()?;
-        if changes.is_empty() {
-            return Ok(Attempt::Made(Box::new(Made { diff_id: None, home, pack: None })));
+        let is_empty = changes.is_empty();
+        let (upper, layer_below) = match tree {
+            Tree::Overlay(mounted) => {
+                let tree = mounted.unmount()?;
+                (tree.clone(), Lower { tree, sidecar: None, ledger: Arc::clone(&ledger) })
+            }
+            // Nothing runs in it any more.
+            Tree::Plain(plain) if last || is_empty => {
+                let tree = plain.merged().to_owned();
+                let standing = Standing { tree: plain, home, in_memory, fresh: None };
+                self.standing = Some(standing);
+                (tree.clone(), Lower { tree, sidecar: None, ledger: Arc::clone(&ledger) })
+            }
+            Tree::Plain(plain) => {
+                let list: Vec<_> = changes
+                    .iter()
+                    .map(|change| (change.path.into(), change.kind == Kind::Present))
+                    .collect();
+                let lower = plain.set_aside(&folder.join("layer"), &list, &ledger)?;
+                let fresh = Some(lower.clone());
+                self.standing = Some(Standing { tree: plain, home, in_memory, fresh });
+                (lower.tree.clone(), lower)
+            }
+        };
+        if is_empty {
+            let made = Made { diff_id: None, home: below_home, pack: None };
+            return Ok(Attempt::Made(Box::new(made)));
         }
-        self.parents.push(Parent::Fresh(upper.clone(), Arc::clone(&ledger)));
+        self.parents.push(Parent::Fresh(layer_below));
         let pack = Pack {
             layer: layer.name.clone(),
             upper,
@@ -293,9 +351,19 @@ impl<'a> Maker<'a> {
             report,
             begun: self.options.begun,
         };
-        let made = if last { pack.now(home)? } else { pack.measure(home)? };
+        let made = if last { pack.now(below_home)? } else { pack.measure(below_home)? };
         Ok(Attempt::Made(Box::new(made)))
     }
+}
+
+/// Asks for the truth of what a layer has of a plain tree.
+fn ledger_of(tree: &PlainTree, changes: &Changes, truth: &dyn Truth) -> Result<Ledger, Error> {
+    let present: Vec<Vec<u8>> = changes
+        .iter()
+        .filter(|change| change.kind == Kind::Present)
+        .map(|change| change.path)
+        .collect();
+    Ok(Ledger::of(tree.merged(), present.iter().map(Vec::as_slice), truth)?)
 }
 
 /// Reads the clock of a folder's file system, which is the one that times of files come from.

@@ -29,6 +29,7 @@ use crate::oci::{
 };
 use crate::plan::{self, Ownership, Plan};
 use crate::report::Report;
+use crate::rootfs::TreeRequest;
 use crate::sandbox::{self, Means, Mode};
 use crate::store::{CachedLayer, Growing, Store};
 use crate::transfer::Source;
@@ -72,6 +73,8 @@ pub struct Options<'a> {
     pub profile: Profile,
     /// Threads for compressing.
     pub threads: usize,
+    /// How trees are made of layers.
+    pub tree: TreeRequest,
     /// Where trees go that do not fit into memory.
     pub scratch: Option<&'a Path>,
     /// How many bytes of memory they may take; `None` is half of what is free.

@@ -13,7 +13,7 @@ use crate::http;
 use crate::oci::{Digest, Hasher};
 use crate::plan::{Act, CACHES, Layer, OsRelease, Ownership, RunAct};
 use crate::report::{Event, Stream, Task, Unit};
-use crate::rootfs::{EntryPath, Extras, Mounted, Truth};
+use crate::rootfs::{EntryPath, Extras, Tree, Truth};
 use crate::sandbox::{self, Access, Mount, Network, Outcome, Owners, Spec, What};
 use crate::text::User;
 
@@ -76,7 +76,7 @@ pub(super) enum Run {
 pub(super) struct Stage<'a> {
     pub layer: &'a Layer,
     pub host: &'a Host<'a>,
-    pub tree: &'a Mounted,
+    pub tree: &'a Tree,
     /// What remembers the owners in it, where the tree can't.
     pub truth: Option<&'a dyn Truth>,
     /// Who keeps the owners that the steps give.

@@ -6,20 +6,34 @@ use std::path::{Path, PathBuf};
 use crate::build::Error;
 use crate::disk;
 use crate::report::Report;
-use crate::rootfs::{self, Space};
+use crate::rootfs::{self, Space, TreeKind, TreeRequest};
 
 /// The share of the memory that is available which a build's trees may take.
 const SHARE: u64 = 2;
 /// With less than this the trees go to disk at once: an apt install alone writes as much.
 const LEAST: u64 = 512 << 20;
 
+/// Folders for trees where the store's own is served by another machine.
+const LOCAL: [&str; 2] = ["/var/tmp", "/tmp"];
+
 /// The places for a build's trees.
 #[derive(Debug)]
 pub(super) struct Workplace {
     memory: Option<Space>,
+    /// Why no overlay works in memory.
+    not_in_memory: Option<String>,
     disk: PathBuf,
-    probed: bool,
+    on_disk: Option<TreeKind>,
+    request: TreeRequest,
     next: u32,
+}
+
+/// A folder for a layer.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub folder: PathBuf,
+    pub in_memory: bool,
+    pub kind: TreeKind,
 }
 
 impl Workplace {
@@ -28,8 +42,14 @@ impl Workplace {
         run: &Path,
         scratch: Option<&Path>,
         memory: Option<u64>,
+        request: TreeRequest,
         report: &dyn Report,
     ) -> Result<Workplace, Error> {
+        let local = || LOCAL.into_iter().map(Path::new).find(|dir| !rootfs::is_network(dir));
+        let scratch = match scratch {
+            None if rootfs::is_network(run) => local(),
+            scratch => scratch,
+        };
         let disk = match scratch {
             // Named after the run, so that two builds do not meet there.
             Some(scratch) => scratch.join(format!("ocibuild-{}", std::process::id())),
@@ -40,43 +60,92 @@ impl Workplace {
             Some(bound) => (bound, 1),
             None => (rootfs::available_memory()? / SHARE, LEAST),
         };
+        let mut not_in_memory = None;
         let memory = if bound < least {
             report.detail("the trees go to disk: there is little free memory");
             None
         } else {
             let space = Space::memory(&run.join("memory"), bound)?;
-            match rootfs::probe_overlay(space.path()) {
-                Ok(()) => Some(space),
-                Err(why) => {
-                    report.detail(&format!("the trees go to disk: an overlay in memory: {why}"));
-                    None
-                }
+            if request != TreeRequest::Plain
+                && let Err(why) = rootfs::probe_overlay(space.path())
+            {
+                report.detail(&format!("an overlay in memory: {why}"));
+                not_in_memory = Some(why.to_string());
             }
+            Some(space)
         };
-        Ok(Workplace { memory, disk, probed: false, next: 0 })
+        Ok(Workplace { memory, not_in_memory, disk, on_disk: None, request, next: 0 })
     }
 
-    /// Makes a folder for a layer, in memory unless `on_disk`. Tells whether it is in memory.
-    pub(super) fn folder(&mut self, on_disk: bool) -> Result<(PathBuf, bool), Error> {
+    /// Makes a folder for a layer, in memory unless `on_disk`. `size` tells how much a plain tree of
+    /// the layers below takes, which has to find room there too.
+    pub(super) fn place(
+        &mut self,
+        on_disk: bool,
+        size: impl FnOnce() -> Result<u64, Error>,
+        report: &dyn Report,
+    ) -> Result<Place, Error> {
+        let used = |space: &Space| space.used().unwrap_or(u64::MAX);
+        let half = |space: &Space| space.bound().unwrap_or(0) / 2;
+        let memory = self.memory.as_ref().filter(|_| !on_disk);
+        let overlay_in_memory = self.request != TreeRequest::Plain && self.not_in_memory.is_none();
+        if let Some(space) = memory
+            && overlay_in_memory
+            && used(space) < half(space)
+        {
+            return self.folder(true, TreeKind::Overlay);
+        }
+        let (used, half) = (memory.map(used), memory.map(half));
+        let kind = self.kind_on_disk(report)?;
+        if let (TreeKind::Plain, Some(used), Some(half)) = (kind, used, half)
+            && used.saturating_add(size()?) < half
+        {
+            return self.folder(true, TreeKind::Plain);
+        }
+        self.folder(false, kind)
+    }
+
+    /// Makes a folder for a layer whose tree is there already.
+    pub(super) fn beside(&mut self, in_memory: bool) -> Result<Place, Error> {
+        self.folder(in_memory, TreeKind::Plain)
+    }
+
+    fn folder(&mut self, in_memory: bool, kind: TreeKind) -> Result<Place, Error> {
         self.next += 1;
-        let name = self.next.to_string();
-        let roomy =
-            |space: &Space| space.used().is_ok_and(|used| used < space.bound().unwrap_or(0) / 2);
-        if let Some(space) = self.memory.as_ref().filter(|space| !on_disk && roomy(space)) {
-            let dir = space.path().join(name);
-            disk::make_dirs(&dir)?;
-            return Ok((dir, true));
+        let memory = self.memory.as_ref().filter(|_| in_memory);
+        let folder = memory.map_or(self.disk.as_path(), Space::path).join(self.next.to_string());
+        disk::make_dirs(&folder)?;
+        Ok(Place { folder, in_memory, kind })
+    }
+
+    /// Finds out what works on disk.
+    fn kind_on_disk(&mut self, report: &dyn Report) -> Result<TreeKind, Error> {
+        if let Some(kind) = self.on_disk {
+            return Ok(kind);
         }
         disk::make_dirs(&self.disk)?;
-        if !self.probed {
-            rootfs::claim(&self.disk)?;
-            rootfs::probe_overlay(&self.disk)
-                .map_err(|source| Error::NoTree { dir: self.disk.clone(), source })?;
-            self.probed = true;
-        }
-        let dir = self.disk.join(name);
-        disk::make_dirs(&dir)?;
-        Ok((dir, false))
+        rootfs::claim(&self.disk)?;
+        let kind = match self.request {
+            TreeRequest::Plain => {
+                report.note("tree plain: a copy of the layers");
+                TreeKind::Plain
+            }
+            request => match rootfs::probe_overlay(&self.disk) {
+                Ok(()) => TreeKind::Overlay,
+                Err(source) if request == TreeRequest::Overlay => {
+                    return Err(Error::NoTree { dir: self.disk.clone(), source });
+                }
+                Err(why) => {
+                    report.note(&format!(
+                        "tree plain: a copy of the layers, since no overlay works in {}: {why}",
+                        self.disk.display()
+                    ));
+                    TreeKind::Plain
+                }
+            },
+        };
+        self.on_disk = Some(kind);
+        Ok(kind)
     }
 
     /// Tells whether the memory is so full that a step in it must be stopped.

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ocibuild::ops;
 use ocibuild::report::Report;
+use ocibuild::rootfs::{self, TreeRequest};
 use ocibuild::sandbox;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -30,6 +31,7 @@ pub(crate) struct Context {
     pub(crate) folder: PathBuf,
     store: PathBuf,
     scratch: Option<PathBuf>,
+    tree: TreeRequest,
     memory: Option<u64>,
     threads: usize,
     env: BTreeMap<String, String>,
@@ -59,7 +61,10 @@ impl Context {
                 .iter()
                 .filter_map(|name| env.get(*name))
                 .map(PathBuf::from)
-                .find(|path| path.is_absolute() && path.is_dir()),
+                .find(|path| {
+                    // One on a network must be named.
+                    path.is_absolute() && path.is_dir() && !rootfs::is_network(path)
+                }),
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let verbosity = match (global.quiet, global.verbose) {
@@ -72,6 +77,7 @@ impl Context {
             folder,
             store,
             scratch,
+            tree: global.tree.into(),
             memory: global.memory,
             threads: global.threads.map_or(cores, usize::from),
             env,
@@ -147,6 +153,7 @@ impl Context {
         ops::Context {
             store: &self.store,
             scratch: self.scratch.as_deref(),
+            tree: self.tree,
             memory: self.memory,
             threads: self.threads,
             env: &self.env,

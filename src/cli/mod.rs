@@ -76,6 +76,30 @@ struct Global {
     /// How to become root without being root [default: the first that works here]
     #[arg(long, global = true, value_name = "MODE")]
     mode: Option<Mode>,
+    /// How the layers below become a tree to run in
+    #[arg(long, global = true, value_name = "KIND", default_value = "auto")]
+    tree: TreeKind,
+}
+
+/// Kinds of trees.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum TreeKind {
+    /// An overlay where the kernel and the file system can, else a copy
+    Auto,
+    /// Stacked by the kernel
+    Overlay,
+    /// A copy of the layers, by reflink where that works
+    Plain,
+}
+
+impl From<TreeKind> for ocibuild::rootfs::TreeRequest {
+    fn from(kind: TreeKind) -> Self {
+        match kind {
+            TreeKind::Auto => Self::Auto,
+            TreeKind::Overlay => Self::Overlay,
+            TreeKind::Plain => Self::Plain,
+        }
+    }
 }
 
 /// Ways to become root in a namespace.

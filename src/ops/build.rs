@@ -421,6 +421,7 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
                 begun: &begun,
                 profile: profile(definition),
                 threads: context.threads,
+                tree: context.tree,
                 scratch: context.scratch,
                 memory: context.memory,
                 no_cache: options.no_cache,

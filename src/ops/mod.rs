@@ -41,6 +41,7 @@ pub use verify::{Damage, VerifyReport, verify};
 pub use shell::{Failed, ShellOptions, failed, shell};
 
 use crate::report::Report;
+use crate::rootfs;
 use crate::sandbox;
 use crate::store::Store;
 
@@ -51,6 +52,8 @@ pub struct Context<'a> {
     pub store: &'a Path,
     /// Where a build's trees go that do not fit into memory; the store where it is `None`.
     pub scratch: Option<&'a Path>,
+    /// How trees are made of layers.
+    pub tree: rootfs::TreeRequest,
     /// How many bytes of memory a build's trees may take; `None` is half of what is free.
     pub memory: Option<u64>,
     /// Threads for hashing and compressing.

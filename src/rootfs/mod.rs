@@ -43,14 +43,14 @@ pub use extras::Extras;
 pub use memory::available_memory;
 pub use overlay::{Mounted, mount};
 pub use plain::{PlainTree, each};
-pub use probe::{Why, probe_overlay, probe_owners};
+pub use probe::{Why, is_network, probe_overlay, probe_owners};
 pub use queue::in_parallel;
 pub use records::{Inherited, records};
 pub use remove::remove_tree;
 pub use sidecar::{Device, DeviceKind, EntryPath, Ledger, Sidecar};
 pub use snapshot::{Known, Snapshot, print_of};
 pub use space::Space;
-pub use tree::{Tree, TreeKind};
+pub use tree::{Tree, TreeKind, TreeRequest, size_of};
 pub use truth::{Plain, Record, Truth};
 
 /// A layer in a stack.

@@ -115,6 +115,13 @@ fn with_folder(
     result.map_err(|(what, source)| Why { what, file_system: file_system(dir), hint, source })
 }
 
+/// Tells whether a folder lies on a file system that other machines serve, or a program does: trees
+/// there are slow. What can't be told is none.
+pub fn is_network(dir: &Path) -> bool {
+    let network = ["nfs", "lustre", "gpfs", "cifs", "9p", "fuse", "ceph", "beegfs", "afs"];
+    network.contains(&file_system(dir).as_str())
+}
+
 /// Names the file system that a folder lies on.
 fn file_system(dir: &Path) -> String {
     let Ok(stat) = rustix::fs::statfs(dir) else { return "unknown file system".to_owned() };
@@ -132,6 +139,9 @@ fn file_system(dir: &Path) -> String {
         0x4750_4653 => "gpfs",
         0xff53_4d42 | 0xfe53_4d42 => "cifs",
         0x0102_1997 => "9p",
+        0x00c3_6400 => "ceph",
+        0x1983_0326 => "beegfs",
+        0x5346_414f | 0x6b41_4653 => "afs",
         other => return format!("file system {other:#x}"),
     };
     name.to_owned()

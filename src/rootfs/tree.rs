@@ -1,8 +1,11 @@
 //! The tree that a step runs in, of either kind.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::rootfs::{Error, Extras, Lower, Mounted, PlainTree, mount};
+use rustix::fs::FileType;
+
+use crate::rootfs::{Error, Extras, Lower, Mounted, PlainTree, each, in_parallel, mount};
 
 /// How a tree is made of its layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +13,18 @@ pub enum TreeKind {
     /// Stacked by the kernel.
     Overlay,
     /// Copied.
+    Plain,
+}
+
+/// Which kind of tree is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TreeRequest {
+    /// An overlay where it works, else a plain tree.
+    #[default]
+    Auto,
+    /// An overlay or nothing.
+    Overlay,
+    /// A plain tree.
     Plain,
 }
 
@@ -51,4 +66,19 @@ impl Tree {
             Tree::Plain(tree) => tree.merged(),
         }
     }
+}
+
+/// Returns how many bytes a plain tree of these layers takes at most.
+pub fn size_of(lowers: &[Lower]) -> Result<u64, Error> {
+    let size = AtomicU64::new(0);
+    let first = lowers.iter().map(|lower| (lower.tree.as_path(), Vec::new())).collect();
+    in_parallel(first, |(tree, path): (&Path, Vec<u8>), more| {
+        each(tree, &path, &mut |_, below, stat| {
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                more.push((tree, below.to_vec()));
+            }
+            size.fetch_add(u64::try_from(stat.st_size).unwrap_or(0), Ordering::Relaxed);
+        })
+    })?;
+    Ok(size.into_inner())
 }
