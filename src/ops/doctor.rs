@@ -134,6 +134,7 @@ fn tree_findings(context: &Context<'_>) -> Vec<Finding> {
     findings.push(in_memory);
     drop(memory);
     let disk = context.scratch.unwrap_or(run.path());
+    // Where none works a build copies the layers.
     findings.push(tried(
         "trees on disk",
         format!("in {}", disk.display()),
