@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::At;
 use crate::oci::ConfigDocument;
-use crate::rootfs;
+use crate::rootfs::{self, Tree, TreeRequest};
 use crate::sandbox::{
     self, Mode, Mount, Network, Outcome, Owners, Ownership, Scope, Spec, Terminal, What,
 };
@@ -78,9 +78,10 @@ pub fn run_in_image(
     let trees = Trees::new(store, at.elsewhere, at.mode, host.report);
     let lowers = trees.unpack_all(layers)?;
     let run = store.begin_run(host.report)?;
-    let mut workplace = Workplace::new(run.path(), at.scratch, at.memory, host.report)?;
-    let (folder, _) = workplace.folder(false)?;
-    let tree = rootfs::mount(&lowers, &folder.join("tree"), &step::extras(host))?;
+    let mut workplace =
+        Workplace::new(run.path(), at.scratch, at.memory, TreeRequest::Auto, host.report)?;
+    let place = workplace.place(false, || Ok(rootfs::size_of(&lowers)?), host.report)?;
+    let tree = Tree::new(place.kind, &lowers, &place.folder.join("tree"), &step::extras(host))?;
     let memory = |path: &str, mode: u32| Mount {
         target: PathBuf::from(path),
         what: What::Memory { mode, bytes: None },
@@ -109,8 +110,13 @@ pub fn run_in_image(
         Mode::Single => Scope::Full,
         Mode::Root | Mode::Range { .. } => Scope::Nodes,
     };
-    let ownership = Ownership::overlay(scope, tree.merged(), tree.upper(), &lowers)
-        .at("keep the owners of", tree.merged())?;
+    let ownership = match &tree {
+        Tree::Overlay(mounted) => {
+            Ownership::overlay(scope, tree.merged(), mounted.upper(), &lowers)
+        }
+        Tree::Plain(_) => Ownership::plain(scope, tree.merged(), &lowers),
+    };
+    let ownership = ownership.at("keep the owners of", tree.merged())?;
     let owners = Owners::Kept(&ownership);
     host.report.hold(true);
     let outcome = sandbox::attach(&spec, owners, command.terminal, &stop::register());
