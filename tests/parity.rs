@@ -295,16 +295,21 @@ fn a_layer_that_outgrows_the_memory_is_begun_again_on_disk() {
     let build = |options: &[&str]| {
         let project = Project::with_tiny_base(Who::Root);
         project
+            .script("middle", "head -c 20000000 /dev/zero > /middle\n")
             .script("large", "head -c 60000000 /dev/zero > /large\necho made\n")
-            .script("small", "echo s > /small\n");
-        project.definition("both", &["large", "small"]);
+            .script("small", "echo s > /small\nwc -c </middle > /counted\n");
+        project.definition("both", &["middle", "large", "small"]);
         let mut line = vec!["build", "both", "-v"];
         line.extend_from_slice(options);
         project.run(&line)
     };
-    let ran = build(&["--memory", "50M"]);
-    assert_eq!(ran.stderr().matches("once more on disk").count(), 1, "{}", ran.stderr());
-    assert_eq!(ran.ok(), build(&["--memory", "0"]).ok());
+    let expected = build(&["--memory", "0"]).ok();
+    // A copy of the middle layer has no room beside the plain tree, and goes to disk alone.
+    for tree in ["overlay", "plain"] {
+        let ran = build(&["--memory", "60M", "--tree", tree]);
+        assert_eq!(ran.stderr().matches("once more on disk").count(), 1, "{}", ran.stderr());
+        assert_eq!(ran.ok(), expected, "{tree}");
+    }
 }
 
 #[test]

@@ -250,7 +250,14 @@ impl<'a> Maker<'a> {
         let extras = step::extras(self.options.host);
         let (tree, home, place) = match self.standing.take() {
             Some(Standing { mut tree, home, in_memory, fresh }) => {
-                tree.go_on(fresh, &extras)?;
+                match tree.go_on(fresh, &extras) {
+                    // Files of several names become as many.
+                    Err(error) if in_memory && error.is_full() => {
+                        rootfs::remove_tree(&home)?;
+                        return Ok(Attempt::OutOfMemory);
+                    }
+                    other => other?,
+                }
                 (Tree::Plain(tree), home, self.workplace()?.beside(in_memory)?)
             }
             None => {
@@ -328,7 +335,13 @@ impl<'a> Maker<'a> {
                     .iter()
                     .map(|change| (change.path.into(), change.kind == Kind::Present))
                     .collect();
-                let lower = plain.set_aside(&folder.join("layer"), &list, &ledger)?;
+                let bytes = plain.size_of(&list)?;
+                let aside = if in_memory && !self.workplace()?.has_room(bytes) {
+                    self.workplace()?.on_disk(report)?
+                } else {
+                    folder
+                };
+                let lower = plain.set_aside(&aside.join("layer"), &list, &ledger)?;
                 let fresh = Some(lower.clone());
                 self.standing = Some(Standing { tree: plain, home, in_memory, fresh });
                 (lower.tree.clone(), lower)

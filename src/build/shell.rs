@@ -1,4 +1,4 @@
-//! A command by hand in an image's tree: over an overlay whose upper folder is thrown away.
+//! A command by hand in an image's tree; what it writes is thrown away.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,8 @@ pub struct Command<'a> {
 pub struct Place<'a> {
     /// How this process is root.
     pub mode: Mode,
+    /// How the tree is made of the layers.
+    pub tree: TreeRequest,
     /// Where the tree goes when it does not fit into memory.
     pub scratch: Option<&'a Path>,
     /// How many bytes of memory it may take; `None` is half of what is free.
@@ -78,8 +80,7 @@ pub fn run_in_image(
     let trees = Trees::new(store, at.elsewhere, at.mode, host.report);
     let lowers = trees.unpack_all(layers)?;
     let run = store.begin_run(host.report)?;
-    let mut workplace =
-        Workplace::new(run.path(), at.scratch, at.memory, TreeRequest::Auto, host.report)?;
+    let mut workplace = Workplace::new(run.path(), at.scratch, at.memory, at.tree, host.report)?;
     let place = workplace.place(false, || Ok(rootfs::size_of(&lowers)?), host.report)?;
     let tree = Tree::new(place.kind, &lowers, &place.folder.join("tree"), &step::extras(host))?;
     let memory = |path: &str, mode: u32| Mount {

@@ -20,8 +20,8 @@ const LOCAL: [&str; 2] = ["/var/tmp", "/tmp"];
 #[derive(Debug)]
 pub(super) struct Workplace {
     memory: Option<Space>,
-    /// Why no overlay works in memory.
-    not_in_memory: Option<String>,
+    /// Whether an overlay works in memory.
+    stacks_in_memory: bool,
     disk: PathBuf,
     on_disk: Option<TreeKind>,
     request: TreeRequest,
@@ -60,21 +60,19 @@ impl Workplace {
             Some(bound) => (bound, 1),
             None => (rootfs::available_memory()? / SHARE, LEAST),
         };
-        let mut not_in_memory = None;
+        let mut stacks_in_memory = request != TreeRequest::Plain;
         let memory = if bound < least {
             report.detail("the trees go to disk: there is little free memory");
             None
         } else {
             let space = Space::memory(&run.join("memory"), bound)?;
-            if request != TreeRequest::Plain
-                && let Err(why) = rootfs::probe_overlay(space.path())
-            {
+            if stacks_in_memory && let Err(why) = rootfs::probe_overlay(space.path()) {
                 report.detail(&format!("an overlay in memory: {why}"));
-                not_in_memory = Some(why.to_string());
+                stacks_in_memory = false;
             }
             Some(space)
         };
-        Ok(Workplace { memory, not_in_memory, disk, on_disk: None, request, next: 0 })
+        Ok(Workplace { memory, stacks_in_memory, disk, on_disk: None, request, next: 0 })
     }
 
     /// Makes a folder for a layer, in memory unless `on_disk`. `size` tells how much a plain tree of
@@ -88,9 +86,8 @@ impl Workplace {
         let used = |space: &Space| space.used().unwrap_or(u64::MAX);
         let half = |space: &Space| space.bound().unwrap_or(0) / 2;
         let memory = self.memory.as_ref().filter(|_| !on_disk);
-        let overlay_in_memory = self.request != TreeRequest::Plain && self.not_in_memory.is_none();
         if let Some(space) = memory
-            && overlay_in_memory
+            && self.stacks_in_memory
             && used(space) < half(space)
         {
             return self.folder(true, TreeKind::Overlay);
@@ -108,6 +105,12 @@ impl Workplace {
     /// Makes a folder for a layer whose tree is there already.
     pub(super) fn beside(&mut self, in_memory: bool) -> Result<Place, Error> {
         self.folder(in_memory, TreeKind::Plain)
+    }
+
+    /// Makes a folder on disk for what a plain tree in memory leaves.
+    pub(super) fn on_disk(&mut self, report: &dyn Report) -> Result<PathBuf, Error> {
+        self.kind_on_disk(report)?;
+        Ok(self.folder(false, TreeKind::Plain)?.folder)
     }
 
     fn folder(&mut self, in_memory: bool, kind: TreeKind) -> Result<Place, Error> {
@@ -146,6 +149,11 @@ impl Workplace {
         };
         self.on_disk = Some(kind);
         Ok(kind)
+    }
+
+    /// Tells whether so much more finds room in memory.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.memory.as_ref().is_some_and(|space| space.has_room(bytes).unwrap_or(false))
     }
 
     /// Tells whether the memory is so full that a step in it must be stopped.

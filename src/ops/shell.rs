@@ -67,6 +67,7 @@ pub fn shell(options: &ShellOptions<'_>, context: &Context<'_>) -> Result<Outcom
     let host = Host::new(context.env, client, context.report.as_ref());
     let place = build::Place {
         mode: context.mode()?,
+        tree: context.tree,
         scratch: context.scratch,
         memory: context.memory,
         elsewhere: &origins,

@@ -65,6 +65,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Tells whether there was no room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::Disk(error) if error.io().kind() == io::ErrorKind::StorageFull)
+    }
+}
+
 fn said(kernel: &str) -> String {
     if kernel.is_empty() { String::new() } else { format!(": {kernel}") }
 }

@@ -1,6 +1,5 @@
 //! Unpacked layers stacked to a tree that a step can run in: an overlay whose upper folder holds
-//! what the step changes, or a [`PlainTree`], a copy of them all, which no build
-//! chooses yet.
+//! what the step changes, or where none works a [`PlainTree`], a copy of them all.
 //!
 //! ```text
 //! merged/   = upper : extras : repairs : layer N : mask N : layer N-1 : mask N-1 : …   (read-write)

@@ -22,6 +22,7 @@ use crate::rootfs::copy::{Copier, times_of};
 use crate::rootfs::flat::{Flat, index};
 use crate::rootfs::snapshot::{Found, Snapshot, print_of};
 use crate::rootfs::stack::Folder;
+use crate::rootfs::tree::room_of;
 use crate::rootfs::{EntryPath, Error, Extras, Ledger, Lower, Sidecar, extras, in_parallel};
 
 /// How long to wait for the file system's clock to go on; some count in whole seconds.
@@ -109,6 +110,15 @@ impl PlainTree {
     /// Returns where the bytes are of the entry that was at `path`, which is from layer `origin`.
     pub fn origin(&self, path: &[u8], origin: u16) -> PathBuf {
         at(&self.lowers[usize::from(origin)].tree, path)
+    }
+
+    /// Returns how many bytes those of the paths take that are there.
+    pub fn size_of(&self, changes: &[(EntryPath, bool)]) -> Result<u64, Error> {
+        let there = changes.iter().filter(|change| change.1);
+        there.map(|change| at(&self.merged, change.0.as_bytes())).try_fold(0, |sum: u64, path| {
+            let stat = rustix::fs::lstat(&path).at("look at", &path)?;
+            Ok(sum.saturating_add(room_of(&stat)))
+        })
     }
 
     /// Copies what a layer changed into the folder `dir`, which is made, as the unpacked layer would

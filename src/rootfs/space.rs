@@ -59,9 +59,14 @@ impl Space {
     /// Tells whether four fifths of its bound are used up. A step that meets a full file system and
     /// goes on would give a wrong layer with status 0: it has to be stopped before.
     pub fn is_nearly_full(&self) -> Result<bool, Error> {
+        Ok(!self.has_room(0)?)
+    }
+
+    /// Tells whether it can take so much more without being nearly full.
+    pub fn has_room(&self, bytes: u64) -> Result<bool, Error> {
         match self.bound {
-            Some(bound) => Ok(self.used()? >= bound / 5 * 4),
-            None => Ok(false),
+            Some(bound) => Ok(self.used()?.saturating_add(bytes) < bound / 5 * 4),
+            None => Ok(true),
         }
     }
 }

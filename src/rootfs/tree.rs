@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 
 use crate::rootfs::{Error, Extras, Lower, Mounted, PlainTree, each, in_parallel, mount};
+
+/// What file systems give room in, memory too.
+const BLOCK: u64 = 4096;
 
 /// How a tree is made of its layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,11 @@ impl Tree {
     }
 }
 
+/// Returns how many bytes an entry takes at most.
+pub(super) fn room_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0).next_multiple_of(BLOCK)
+}
+
 /// Returns how many bytes a plain tree of these layers takes at most.
 pub fn size_of(lowers: &[Lower]) -> Result<u64, Error> {
     let size = AtomicU64::new(0);
@@ -77,7 +85,7 @@ pub fn size_of(lowers: &[Lower]) -> Result<u64, Error> {
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 more.push((tree, below.to_vec()));
             }
-            size.fetch_add(u64::try_from(stat.st_size).unwrap_or(0), Ordering::Relaxed);
+            size.fetch_add(room_of(stat), Ordering::Relaxed);
         })
     })?;
     Ok(size.into_inner())
