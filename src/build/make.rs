@@ -236,6 +236,30 @@ impl<'a> Maker<'a> {
         Ok(Keeper::Kept(ownership))
     }
 
+    /// Returns a tree over these layers, the folder that is its own, and one for the layer beside it;
+    /// nothing where the memory is too small.
+    fn tree(&mut self, lowers: &[Lower]) -> Result<Option<(Tree, PathBuf, Place)>, Error> {
+        let (on_disk, report) = (self.on_disk, self.options.host.report);
+        let extras = step::extras(self.options.host);
+        if let Some(Standing { mut tree, home, in_memory, fresh }) = self.standing.take() {
+            match tree.go_on(fresh, &extras) {
+                // Files of several names have become as many.
+                Err(error) if in_memory && error.is_full() => {
+                    rootfs::remove_tree(&home)?;
+                    return Ok(None);
+                }
+                other => other?,
+            }
+            let place = self.workplace()?.beside(in_memory)?;
+            return Ok(Some((Tree::Plain(tree), home, place)));
+        }
+        let size = || Ok(rootfs::size_of(lowers)?);
+        let place = self.workplace()?.place(on_disk, size, report)?;
+        let home = place.folder.join("tree");
+        disk::make_dirs(&home)?;
+        Ok(Some((Tree::new(place.kind, lowers, &home, &extras)?, home, place)))
+    }
+
     /// Runs the steps and finds what they changed.
     fn attempt(
         &mut self,
@@ -244,29 +268,10 @@ impl<'a> Maker<'a> {
         lowers: &[Lower],
         last: bool,
     ) -> Result<Attempt<'a>, Error> {
-        let on_disk = self.on_disk;
         let report = self.options.host.report;
         let log = self.store.logs().join(format!("{}-{}.log", layer.name, &key.hex()[..12]));
-        let extras = step::extras(self.options.host);
-        let (tree, home, place) = match self.standing.take() {
-            Some(Standing { mut tree, home, in_memory, fresh }) => {
-                match tree.go_on(fresh, &extras) {
-                    // Files of several names become as many.
-                    Err(error) if in_memory && error.is_full() => {
-                        rootfs::remove_tree(&home)?;
-                        return Ok(Attempt::OutOfMemory);
-                    }
-                    other => other?,
-                }
-                (Tree::Plain(tree), home, self.workplace()?.beside(in_memory)?)
-            }
-            None => {
-                let size = || Ok(rootfs::size_of(lowers)?);
-                let place = self.workplace()?.place(on_disk, size, report)?;
-                let home = place.folder.join("tree");
-                disk::make_dirs(&home)?;
-                (Tree::new(place.kind, lowers, &home, &extras)?, home, place)
-            }
+        let Some((tree, home, place)) = self.tree(lowers)? else {
+            return Ok(Attempt::OutOfMemory);
         };
         let Place { folder, in_memory, .. } = place;
         let keeper = self.keeper(&tree, lowers)?;
