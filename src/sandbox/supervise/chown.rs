@@ -56,7 +56,7 @@ pub(super) fn chown(call: &Call<'_>) -> Handled {
         device: None,
         capability: (is_file && record.capability.is_some()).then(Vec::new),
     };
-    call.remember(fd.as_fd(), &change)?;
+    call.remember(fd.as_fd(), Some(record), &change)?;
     Ok(Answer::Value(0))
 }
 

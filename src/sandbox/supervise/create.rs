@@ -70,10 +70,24 @@ pub(super) fn create(call: &Call<'_>) -> Handled {
     }
     let Ok(place) = call.place(at) else { return Ok(Answer::Continue) };
     let has_known_name = place.name().is_some_and(|name| call.ownership().is_known_name(name));
-    if other.is_none() && !may_inherit && !has_known_name {
+    if other.is_none() && !has_known_name && !(may_inherit && is_set_gid(&thing, &place)) {
         return Ok(Answer::Continue);
     }
     make(call, &place, &thing, other.as_ref(), has_known_name)
+}
+
+/// Tells whether something is to be made in a set-gid folder.
+fn is_set_gid(thing: &Thing, place: &Place) -> bool {
+    let status = match thing {
+        Thing::File(flags, _) if is_unnamed(*flags) => place.look(),
+        _ => place.split().and_then(|(folder, _)| folder.look()),
+    };
+    status.is_ok_and(|status| u32::from(status.stx_mode) & libc::S_ISGID != 0)
+}
+
+fn is_unnamed(flags: u64) -> bool {
+    let unnamed = u64::from(libc::O_TMPFILE.cast_unsigned());
+    flags & unnamed == unnamed
 }
 
 fn target(call: &Call<'_>, address: u64) -> Result<CString, Errno> {
@@ -106,8 +120,7 @@ fn make(
     must: bool,
 ) -> Handled {
     if let Thing::File(flags, mode) = thing
-        && flags & u64::from(libc::O_TMPFILE.cast_unsigned())
-            == u64::from(libc::O_TMPFILE.cast_unsigned())
+        && is_unnamed(*flags)
     {
         return unnamed(call, place, *flags, *mode, other);
     }
@@ -166,7 +179,7 @@ fn make(
             if call.step.scope() == Scope::Nodes {
                 own_natively(call, &file)?;
             }
-            call.remember(file.as_fd(), &record)?;
+            call.remember(file.as_fd(), Some(Record::default()), &record)?;
             return hand_over(call, &file, *flags);
         }
     }
@@ -175,7 +188,7 @@ fn make(
     if call.step.scope() == Scope::Nodes {
         own_natively(call, &made)?;
     }
-    call.remember(made.as_fd(), &record)?;
+    call.remember(made.as_fd(), Some(Record::default()), &record)?;
     Ok(Answer::Value(0))
 }
 
@@ -217,7 +230,7 @@ fn unnamed(
     let file = rustix::fs::openat(&folder, ".", file_flags(flags), mode)
         .map_err(rustix::io::Errno::raw_os_error)?;
     let record = Record { uid: Some(uid), gid: Some(gid), ..Record::default() };
-    call.remember(file.as_fd(), &record)?;
+    call.remember(file.as_fd(), Some(Record::default()), &record)?;
     hand_over(call, &file, flags)
 }
 

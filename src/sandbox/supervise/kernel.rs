@@ -121,6 +121,14 @@ pub(super) fn receive(listener: BorrowedFd<'_>) -> io::Result<Option<Notice>> {
     }
 }
 
+/// Tells whether another system call waits already.
+pub(super) fn has_more(listener: BorrowedFd<'_>) -> bool {
+    let mut polled = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one descriptor, which outlives the call.
+    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    ready == 1 && polled.revents & libc::POLLIN != 0
+}
+
 /// Answers a system call. A caller that is gone needs no answer.
 pub(super) fn send(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> io::Result<()> {
     let (value, error, flags) = match answer {

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Barrier, Mutex, PoisonError};
+use std::sync::{Barrier, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
@@ -47,7 +47,7 @@ pub(in crate::sandbox) fn supervise(
         let first = Credentials::new(uid, gid, groups);
         let step = Step::new(with.ownership, with.listener.as_fd(), root, first)
             .map_err(io::Error::from_raw_os_error)?;
-        let (step, turn, apart) = (&step, &Mutex::new(()), &Barrier::new(threads));
+        let (step, turn, apart) = (&step, &Turn::default(), &Barrier::new(threads));
         std::thread::scope(|scope| {
             let workers: Vec<_> = (1..threads)
                 .map(|_| {
@@ -91,21 +91,79 @@ fn enter(pid: i32) -> io::Result<OwnedFd> {
     Ok(root)
 }
 
+/// Whose turn it is to wait for calls. A thread keeps the turn while it answers, since most steps
+/// have one process at work and a change of threads costs more than an answer; it passes the turn
+/// on when another call waits already.
+#[derive(Default)]
+struct Turn {
+    state: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    taken: bool,
+    idle: usize,
+    over: bool,
+}
+
+impl Turn {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn; `false` when there is nothing left to do.
+    fn take(&self) -> bool {
+        let mut state = self.lock();
+        state.idle += 1;
+        while state.taken && !state.over {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.idle -= 1;
+        state.taken = true;
+        !state.over
+    }
+
+    /// Passes the turn on, if somebody is there to take it.
+    fn pass(&self) -> bool {
+        let mut state = self.lock();
+        if state.idle == 0 {
+            return false;
+        }
+        state.taken = false;
+        self.changed.notify_one();
+        true
+    }
+
+    fn end(&self) {
+        self.lock().over = true;
+        self.changed.notify_all();
+    }
+}
+
 /// Answers calls until there are none any more.
-fn answer_all(step: &Step<'_>, turn: &Mutex<()>, more: &(dyn Fn() + Sync)) -> io::Result<()> {
-    loop {
-        let notice = {
-            // One waits for all: who is told that there is a call must find it.
-            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            kernel::receive(step.listener)?
-        };
-        let Some(notice) = notice else { return Ok(()) };
-        let answer = answer(step, &notice);
-        kernel::send(step.listener, notice.id, answer)?;
-        if step.wants_more.load(Ordering::Acquire) {
-            more();
+fn answer_all(step: &Step<'_>, turn: &Turn, more: &(dyn Fn() + Sync)) -> io::Result<()> {
+    while turn.take() {
+        loop {
+            let notice = match kernel::receive(step.listener) {
+                Ok(Some(notice)) => notice,
+                ended => {
+                    turn.end();
+                    return ended.map(|_| ());
+                }
+            };
+            let passed = kernel::has_more(step.listener) && turn.pass();
+            let answer = answer(step, &notice);
+            kernel::send(step.listener, notice.id, answer).inspect_err(|_| turn.end())?;
+            if step.wants_more.load(Ordering::Acquire) {
+                more();
+            }
+            if passed {
+                break;
+            }
         }
     }
+    Ok(())
 }
 
 fn answer(step: &Step<'_>, notice: &Notice) -> Answer {

@@ -65,6 +65,6 @@ fn settle(call: &Call<'_>, from: &Place, to: &Place) {
     };
     // A folder of a layer below can't be moved, so that this copies nothing large.
     if copy_up(call.step.view(), fd.as_fd(), &status).is_ok() {
-        call.remember(fd.as_fd(), &record).ok();
+        call.remember(fd.as_fd(), Some(Record::default()), &record).ok();
     }
 }

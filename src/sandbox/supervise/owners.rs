@@ -250,16 +250,21 @@ impl Ownership {
         self.of(view, status, Some(fd), || path_in(view, fd))
     }
 
-    /// Remembers something of a file, besides what is remembered already. The file must not be one
+    /// Remembers something of a file, besides what is remembered already, as far as the caller knows
+    /// that, or as is to be found out. The file must not be one
     /// that overlay would still copy up.
     pub(super) fn remember(
         &self,
         view: View<'_>,
         fd: BorrowedFd<'_>,
+        known: Option<Record>,
         change: &Record,
     ) -> io::Result<()> {
         let status = look_at(fd).map_err(io::Error::from_raw_os_error)?;
-        let mut record = self.of_fd(view, fd, &status).unwrap_or_default();
+        let mut record = match known {
+            Some(known) => known,
+            None => self.of_fd(view, fd, &status).unwrap_or_default(),
+        };
         record.uid = change.uid.or(record.uid);
         record.gid = change.gid.or(record.gid);
         record.device = change.device.or(record.device);
@@ -360,7 +365,7 @@ impl Truth for Ownership {
             let status = look_at(&fd).map_err(io::Error::from_raw_os_error)?;
             copy_up(self.outside(), fd.as_fd(), &status)?;
         }
-        self.remember(self.outside(), fd.as_fd(), record)
+        self.remember(self.outside(), fd.as_fd(), None, record)
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) fn stat(call: &Call<'_>) -> Handled {
 }
 
 /// Finds what is remembered of a place, with as few calls as it takes.
-fn record_at(call: &Call<'_>, place: &Place, status: &Status) -> Option<Record> {
+pub(super) fn record_at(call: &Call<'_>, place: &Place, status: &Status) -> Option<Record> {
     let (ownership, view) = (call.ownership(), call.step.view());
     if !ownership.goes_by_path() {
         return ownership.of_inode(status, None);

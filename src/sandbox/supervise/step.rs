@@ -141,8 +141,14 @@ impl<'c> Call<'c> {
     }
 
     /// Remembers something of a file.
-    pub(super) fn remember(&self, fd: BorrowedFd<'_>, record: &Record) -> Result<(), Errno> {
-        self.ownership().remember(self.step.view(), fd, record).map_err(|error| errno(&error))
+    pub(super) fn remember(
+        &self,
+        fd: BorrowedFd<'_>,
+        known: Option<Record>,
+        record: &Record,
+    ) -> Result<(), Errno> {
+        let view = self.step.view();
+        self.ownership().remember(view, fd, known, record).map_err(|error| errno(&error))
     }
 
     /// What is remembered of a file.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use super::calls::Op;
 use super::kernel::Answer;
 use super::owners::{Scope, copy_up};
+use super::stat::record_at;
 use super::step::{Call, Handled};
 use super::tracee::{At, Errno, id, look_at};
 use crate::rootfs::{Record, Truth};
@@ -76,12 +77,14 @@ pub(super) fn xattr(call: &Call<'_>) -> Handled {
     if gets && call.ownership().is_empty() {
         return Err(libc::ENODATA);
     }
-    let (fd, known) = open(call, asked.at)?;
-    let had = known.as_ref().is_some_and(|bytes| !bytes.is_empty());
     if gets {
+        let place = call.place(asked.at)?;
+        let known = record_at(call, &place, &place.look()?).and_then(|known| known.capability);
         let value = known.filter(|bytes| !bytes.is_empty()).ok_or(libc::ENODATA)?;
         return give(call, &asked, &value);
     }
+    let (fd, known) = open(call, asked.at)?;
+    let had = known.as_ref().is_some_and(|bytes| !bytes.is_empty());
     if call.other().is_some_and(|who| !who.capable) {
         return Err(libc::EPERM);
     }
@@ -103,7 +106,7 @@ pub(super) fn xattr(call: &Call<'_>) -> Handled {
     };
     let status = look_at(&fd)?;
     copy_up(call.step.view(), fd.as_fd(), &status).map_err(|e| super::tracee::errno(&e))?;
-    call.remember(fd.as_fd(), &Record { capability: Some(value), ..Record::default() })?;
+    call.remember(fd.as_fd(), None, &Record { capability: Some(value), ..Record::default() })?;
     Ok(Answer::Value(0))
 }
 
@@ -146,10 +149,13 @@ fn list(call: &Call<'_>, asked: &Asked) -> Handled {
     if call.ownership().is_empty() {
         return Ok(Answer::Continue);
     }
-    let Ok((fd, known)) = open(call, asked.at) else { return Ok(Answer::Continue) };
+    let Ok(place) = call.place(asked.at) else { return Ok(Answer::Continue) };
+    let Ok(status) = place.look() else { return Ok(Answer::Continue) };
+    let known = record_at(call, &place, &status).and_then(|known| known.capability);
     if known.is_none_or(|bytes| bytes.is_empty()) {
         return Ok(Answer::Continue);
     }
+    let fd = place.open()?;
     let mut names = vec![0; LARGEST];
     let path = format!("self/fd/{}", fd.as_raw_fd());
     let length = rustix::fs::listxattr(path, &mut names).unwrap_or(0);
