@@ -68,8 +68,13 @@ fn discarded_owners_are_told_and_have_another_digest() {
     let user = owned(Who::Single);
     let kept = user.build("small");
     let ran = user.run(&["--mode", "single", "build", "small", "--ownership", "discard"]);
-    assert!(ran.stderr().contains("owners discarded"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("mode single, owners discarded"), "{}", ran.stderr());
+    let last = ran.stderr().lines().last().unwrap_or_default().to_owned();
+    assert!(last.contains("localhost/small:latest was built with owners discarded"), "{last}");
     assert_ne!(ran.ok(), kept);
+    let report =
+        user.run(&["--mode", "single", "build", "small", "--ownership", "discard", "--json"]);
+    assert_eq!(report.json()[0]["ownership"], "discarded");
     let shown = user.run(&["show", "localhost/small", "--json"]).ok();
     assert!(shown.contains("dev.ocibuild.ownership"), "{shown}");
     let range = owned(Who::Range);

@@ -108,6 +108,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     render::result(&built, context.json, |built| {
         built.iter().map(|image| format!("{}\n", image.digest)).collect()
     })?;
+    for loss in built.iter().filter_map(ops::BuildReport::loss) {
+        context.warning(&loss);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

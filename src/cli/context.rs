@@ -168,6 +168,11 @@ impl Context {
         self.report.note(text);
     }
 
+    /// Says something that should not be missed.
+    pub(crate) fn warning(&self, text: &str) {
+        self.report.warning(text);
+    }
+
     /// Returns a variable of the caller's environment.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str)

@@ -60,11 +60,25 @@ pub struct BuildReport {
     pub digest: Digest,
     /// Whether the index is complete and named.
     pub complete: bool,
+    /// Whether the owners that steps gave were kept; `None` where nothing was built, only joined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ownership: Option<Ownership>,
     /// One entry a platform that was built.
     pub platforms: Vec<PlatformReport>,
 }
 
 impl BuildReport {
+    /// Says what the image lacks for good, to be told last of all.
+    pub fn loss(&self) -> Option<String> {
+        (self.ownership == Some(Ownership::Discarded)).then(|| {
+            format!(
+                "{} was built with owners discarded: all that its steps made belongs to root, and \
+                 its label and annotation {OWNERSHIP} say so",
+                self.image
+            )
+        })
+    }
+
     /// Tells whether platforms are missing, so that only `push --by-digest` is possible.
     pub fn is_partial(&self) -> bool {
         !self.complete
@@ -146,6 +160,9 @@ pub struct LayerPlan {
     pub switched_off: Vec<String>,
 }
 
+/// Where an image says that its owners are not the true ones.
+const OWNERSHIP: &str = "dev.ocibuild.ownership";
+
 /// About how much larger a layer is unpacked than compressed.
 const EXPANSION: u64 = 3;
 
@@ -195,7 +212,7 @@ fn job(
 /// Marks an image whose owners are not the true ones, so that it has a digest of its own.
 fn marked(mut plan: Plan, ownership: Ownership) -> Plan {
     if ownership == Ownership::Discarded {
-        let (name, value) = ("dev.ocibuild.ownership".to_owned(), "discard".to_owned());
+        let (name, value) = (OWNERSHIP.to_owned(), "discard".to_owned());
         plan.config.labels.insert(name.clone(), value.clone());
         plan.annotations.insert(name, value);
     }
@@ -439,6 +456,7 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
         image: definition.image.clone(),
         digest,
         complete,
+        ownership: Some(options.ownership),
         platforms: built.iter().map(platform_report).collect(),
     })
 }

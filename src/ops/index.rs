@@ -107,6 +107,7 @@ pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildRepor
         image: definition.image.clone(),
         digest,
         complete,
+        ownership: None,
         platforms: entries
             .iter()
             .map(|entry| PlatformReport {
