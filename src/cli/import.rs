@@ -14,6 +14,7 @@ use super::{Outcome, render};
 #[command(after_help = "\
 Examples:
   ocibuild import debian.tar --name localhost/debian-base:bookworm
+  ocibuild import arm64.tar --name localhost/debian-base:bookworm --add
   ocibuild import ./layout --name ghcr.io/me/ml          an OCI layout folder
   docker save ml | ocibuild import - --format docker-archive --name ghcr.io/me/ml")]
 pub(crate) struct Args {
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// Platform of a root file system [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    /// Keep what the name stands for, and add this platform to it
+    #[arg(long)]
+    add: bool,
     /// Compression of a root file system's layer: `gzip` or `zstd`
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: String,
@@ -45,6 +49,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         form: args.format,
         name: args.name.clone(),
         platform: args.platform.clone(),
+        add: args.add,
         compression: args.compression.clone(),
         select: args.select.clone(),
     };

@@ -26,6 +26,8 @@ pub struct ImportOptions {
     pub name: Option<Reference>,
     /// The platform of a root file system.
     pub platform: Option<Platform>,
+    /// Keep what the name stands for, and add this image's platforms to it.
+    pub add: bool,
     /// The compression of a root file system's layer: `gzip` or `zstd`.
     pub compression: String,
     /// Which image of several.
@@ -82,6 +84,7 @@ pub fn import(options: &ImportOptions, context: &Context<'_>) -> Result<StoredRe
         name: options.name.clone(),
         select: options.select.clone(),
         platform: options.platform.clone(),
+        add: options.add,
         created: source_date_epoch(context)?.map(plan::rfc3339),
         threads: context.threads,
         pack: &pack,

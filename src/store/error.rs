@@ -148,6 +148,14 @@ pub enum Error {
         /// What it holds.
         what: String,
     },
+    /// An image of one platform that no index lists.
+    #[error("`{name}` cannot have another platform: {digest} is a manifest without an index")]
+    NoIndex {
+        /// The name that both should have.
+        name: Box<Reference>,
+        /// The manifest.
+        digest: Digest,
+    },
     /// Several images, or none of the name.
     #[error("{} holds {}", path.display(), which(wanted.as_deref(), offered))]
     Which {
@@ -253,6 +261,7 @@ impl Fault for Error {
             | Error::Unnamed { .. }
             | Error::NoInput { .. }
             | Error::NoImage { .. }
+            | Error::NoIndex { .. }
             | Error::NotALayout { .. }
             | Error::FolderToStream
             | Error::NoPlatform { .. } => Kind::Usage,

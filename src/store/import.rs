@@ -11,7 +11,7 @@ use std::thread;
 
 use super::files::{Files, Input, begins_as_archive};
 use super::{Error, Staged, Store, docker, layout, root};
-use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Document, Index, Platform, Reference};
 use crate::report::Report;
 
 /// A form that an image's file can have.
@@ -74,6 +74,8 @@ pub struct ImportOptions<'a> {
     pub select: Option<String>,
     /// The platform of a root file system; `None` asks its programs.
     pub platform: Option<Platform>,
+    /// Keep what the name stands for, and add this image's platforms to it.
+    pub add: bool,
     /// When a root file system's image was made, in RFC 3339; `None` is its newest file's time.
     pub created: Option<String>,
     /// How many blobs are read at once.
@@ -147,8 +149,39 @@ impl Store {
         for Packed { diff_id, blob, profile } in &packed {
             self.remember_blob(diff_id, profile, blob)?;
         }
+        let image = match self.resolve(&name)? {
+            Some(there) if options.add => self.joined(&name, &there, &image)?,
+            _ => image,
+        };
         self.tag(&name, &image)?;
         Ok(Imported { name, descriptor: image })
+    }
+
+    /// Makes an index of two: the platforms of the second, and what others the first has.
+    fn joined(
+        &self,
+        name: &Reference,
+        there: &Descriptor,
+        image: &Descriptor,
+    ) -> Result<Descriptor, Error> {
+        let index = |descriptor: &Descriptor| {
+            let document = self.document(descriptor)?;
+            document.index().map_err(|_| Error::NoIndex {
+                name: Box::new(name.clone()),
+                digest: descriptor.digest,
+            })
+        };
+        let (there, new) = (index(there)?, index(image)?);
+        let mut manifests = new.manifests;
+        for entry in there.manifests {
+            if !manifests.iter().any(|other| other.platform == entry.platform) {
+                manifests.push(entry);
+            }
+        }
+        let joined = Document::of_index(&Index::new(manifests, there.annotations))
+            .map_err(|source| Error::Encode { path: self.path("index.json"), source })?;
+        self.put_document(&joined)?;
+        Ok(joined.descriptor())
     }
 
     fn load_files(

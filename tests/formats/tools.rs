@@ -115,6 +115,7 @@ fn a_layout_takes_several_images_and_gives_the_one_that_is_named() {
         name: None,
         select: Some("a.example/b:2".to_owned()),
         platform: None,
+        add: false,
         created: None,
         threads: 1,
         pack: &gzip,
