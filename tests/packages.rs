@@ -105,8 +105,7 @@ layers = [
 #[test]
 fn packages_compiled_in_a_build_are_the_same_each_time() {
     require_root();
-    let freezer =
-        Freezer::start(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache/frozen"));
+    let freezer = Freezer::of_the_repository();
     let (root, user) = (project(Who::Root), project(Who::Range));
     let one = freezer.build(&root, &[], &["build", "packages", "--threads", "1"], &[]);
     let elsewhere =

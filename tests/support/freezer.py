@@ -9,6 +9,8 @@ While FOLDER/frozen exists it fetches nothing: what it does not have is answered
 has a line for each request: `hit`, `fetch` or `miss`, the method and the address.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import http.server
 import json
@@ -44,28 +46,37 @@ def openssl(*arguments):
     )
 
 
+@contextlib.contextmanager
+def alone(name):
+    """Against other proxies over the same folder."""
+    with open(os.path.join(FOLDER, "lock-" + name), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def make_authority():
-    if not os.path.exists(os.path.join(FOLDER, "ca.crt")):
-        openssl(
-            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-keyout", "ca.key", "-out", "ca.crt", "-days", "30", "-subj", "/CN=freezer of the tests",
-            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
-        )
+    with alone("ca"):
+        if not os.path.exists(os.path.join(FOLDER, "ca.crt")):
+            openssl(
+                "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                "-keyout", "ca.key", "-out", "ca.crt", "-days", "30", "-subj", "/CN=freezer of the tests",
+                "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+            )
 
 
 def context_for(host):
     with certificates_lock:
         if host not in certificates:
-            name = "host-" + hashlib.sha256(host.encode()).hexdigest()[:16]
-            openssl(
-                "req", "-x509", "-CA", "ca.crt", "-CAkey", "ca.key", "-newkey", "ec",
-                "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", name + ".key",
-                "-out", name + ".crt", "-days", "30", "-subj", "/CN=" + host[:60],
-                "-addext", "subjectAltName=DNS:" + host, "-addext", "basicConstraints=critical,CA:FALSE",
-            )
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            path = os.path.join(FOLDER, name)
-            context.load_cert_chain(path + ".crt", path + ".key")
+            with tempfile.TemporaryDirectory() as own:
+                key, certificate = own + "/key", own + "/crt"
+                openssl(
+                    "req", "-x509", "-CA", "ca.crt", "-CAkey", "ca.key", "-newkey", "ec",
+                    "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", certificate,
+                    "-days", "30", "-subj", "/CN=" + host[:60],
+                    "-addext", "subjectAltName=DNS:" + host, "-addext", "basicConstraints=critical,CA:FALSE",
+                )
+                context.load_cert_chain(certificate, key)
             certificates[host] = context
         return certificates[host]
 
@@ -105,9 +116,9 @@ def fetch(method, url, headers, path):
     names = KEPT_HEADERS + (("content-length",) if method == "HEAD" else ())
     kept = {name: answer.headers[name] for name in names if answer.headers[name]}
     os.replace(file.name, path)
-    with open(path + ".partial", "w") as file:
-        json.dump({"status": answer.status, "headers": kept, "url": url}, file)
-    os.replace(path + ".partial", path + ".json")
+    with tempfile.NamedTemporaryFile("w", dir=BODIES, delete=False) as said:
+        json.dump({"status": answer.status, "headers": kept, "url": url}, said)
+    os.replace(said.name, path + ".json")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -140,7 +151,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         key = hashlib.sha256(json.dumps([self.command, url, varying]).encode()).hexdigest()
         path = os.path.join(BODIES, key)
         what = "hit"
-        with lock_of(key):
+        with lock_of(key), alone(key[:2]):
             try:
                 fresh = time.time() - os.stat(path + ".json").st_mtime < KEPT_SECONDS
             except FileNotFoundError:

@@ -32,6 +32,11 @@ impl Freezer {
         Freezer { child, folder: folder.to_owned(), port }
     }
 
+    /// Starts one over what earlier runs of the tests have frozen.
+    pub(crate) fn of_the_repository() -> Freezer {
+        Freezer::start(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache/frozen"))
+    }
+
     /// The machine's authorities and the proxy's own, for a file that the command can read.
     pub(crate) fn bundle(&self) -> Vec<u8> {
         let system = std::env::var_os("SSL_CERT_FILE")
