@@ -1,5 +1,5 @@
-# What manifests/debian-r.toml makes, as buildah's users would write it: the same packages in the same
-# steps. Kept beside the benchmark that compares them.
+# An R image in three layers. bench/run takes the commands from here for each tool, so that all run
+# the same ones.
 FROM localhost/debian-base
 ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl \
