@@ -9,12 +9,12 @@ use crate::support::cli::{Project, Ran, Who, names, processes_with, require_root
 use crate::support::run;
 
 /// Starts a build whose step sleeps for this many seconds, and waits until it sleeps.
-fn sleeping(project: &Project, seconds: &str) -> Child {
+fn sleeping(project: &Project, seconds: &str, options: &[&str]) -> Child {
     project
         .script("sleepy", &format!("echo 1 > /srv/one; sleep {seconds} & sleep {seconds}"))
         .definition("sleepy", &["sleepy"]);
     let child = project
-        .command(&["build", "sleepy"])
+        .command(&[&["build", "sleepy"], options].concat())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -36,9 +36,12 @@ fn signal(child: &Child, signal: &str) {
     run(Command::new("kill").args([signal, &child.id().to_string()]));
 }
 
-fn interrupted(who: Who, with: &str, seconds: &str) {
+/// The whole of the base is then copied into a folder that others use too.
+const ON_DISK: &[&str] = &["--memory", "0", "--tree", "plain"];
+
+fn interrupted(who: Who, with: &str, seconds: &str, options: &[&str]) {
     let project = Project::with_tiny_base(who);
-    let child = sleeping(&project, seconds);
+    let child = sleeping(&project, seconds, options);
     let start = Instant::now();
     signal(&child, with);
     let output = child.wait_with_output().unwrap();
@@ -65,22 +68,22 @@ fn still_works(project: &Project) {
 
 #[test]
 fn an_interrupt_ends_a_build_at_once_and_whole() {
-    interrupted(Who::Root, "-INT", "86001");
+    interrupted(Who::Root, "-INT", "86001", &[]);
 }
 
 #[test]
 fn an_interrupt_of_an_ordinary_users_build_does_too() {
-    interrupted(Who::Range, "-INT", "86002");
+    interrupted(Who::Range, "-INT", "86002", ON_DISK);
 }
 
 #[test]
 fn so_does_being_told_to_terminate() {
-    interrupted(Who::Root, "-TERM", "86003");
+    interrupted(Who::Root, "-TERM", "86003", &[]);
 }
 
-fn killed(who: Who, seconds: &str) {
+fn killed(who: Who, seconds: &str, options: &[&str]) {
     let project = Project::with_tiny_base(who);
-    let mut child = sleeping(&project, seconds);
+    let mut child = sleeping(&project, seconds, options);
     signal(&child, "-KILL");
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     wait_for("the step's processes to go", || sleepers(seconds).is_empty());
@@ -89,16 +92,17 @@ fn killed(who: Who, seconds: &str) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let store = project.store();
     assert!(!mounts.contains(store.to_str().unwrap()), "{mounts}");
+    assert_eq!(names(&project.path("tmp")), Vec::<String>::new(), "no scratch is left");
 }
 
 #[test]
 fn a_killed_build_is_swept_by_the_next() {
-    killed(Who::Root, "86004");
+    killed(Who::Root, "86004", ON_DISK);
 }
 
 #[test]
 fn a_killed_build_of_an_ordinary_user_is_too() {
-    killed(Who::Range, "86005");
+    killed(Who::Range, "86005", ON_DISK);
 }
 
 #[test]

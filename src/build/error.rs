@@ -234,7 +234,9 @@ impl Fault for Error {
                  with `--by-digest`, and join the platforms with `ocibuild index`",
                 lack.fix()
             )),
-            Error::NoTree { source, .. } => Some(source.hint().to_owned()),
+            Error::NoTree { source, .. } => {
+                Some(format!("{}; or have the layers copied, with `--tree plain`", source.hint()))
+            }
             Error::Place { source, .. } => match &**source {
                 PlaceOrFetch::Pin { .. } => Some(
                     "the file behind that address has changed: look at what it is now, and pin that".to_owned(),

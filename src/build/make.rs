@@ -100,7 +100,7 @@ pub(super) struct Maker<'a> {
     parents: Vec<Parent>,
     home: String,
     /// Made with the first layer that has to be made; declared before `run`, so that it goes first.
-    workplace: Option<Workplace>,
+    workplace: Option<Workplace<'a>>,
     run: Option<Run>,
     standing: Option<Standing>,
     on_disk: bool,
@@ -199,7 +199,7 @@ impl<'a> Maker<'a> {
             .collect())
     }
 
-    fn workplace(&mut self) -> Result<&mut Workplace, Error> {
+    fn workplace(&mut self) -> Result<&mut Workplace<'a>, Error> {
         let report = self.options.host.report;
         let run = match &mut self.run {
             Some(run) => run,
@@ -239,7 +239,7 @@ impl<'a> Maker<'a> {
     /// Returns a tree over these layers, the folder that is its own, and one for the layer beside it;
     /// nothing where the memory is too small.
     fn tree(&mut self, lowers: &[Lower]) -> Result<Option<(Tree, PathBuf, Place)>, Error> {
-        let (on_disk, report) = (self.on_disk, self.options.host.report);
+        let on_disk = self.on_disk;
         let extras = step::extras(self.options.host);
         if let Some(Standing { mut tree, home, in_memory, fresh }) = self.standing.take() {
             match tree.go_on(fresh, &extras) {
@@ -254,7 +254,7 @@ impl<'a> Maker<'a> {
             return Ok(Some((Tree::Plain(tree), home, place)));
         }
         let size = || Ok(rootfs::size_of(lowers)?);
-        let place = self.workplace()?.place(on_disk, size, report)?;
+        let place = self.workplace()?.place(on_disk, size)?;
         let home = place.folder.join("tree");
         disk::make_dirs(&home)?;
         Ok(Some((Tree::new(place.kind, lowers, &home, &extras)?, home, place)))
@@ -342,7 +342,7 @@ impl<'a> Maker<'a> {
                     .collect();
                 let bytes = plain.size_of(&list)?;
                 let aside = if in_memory && !self.workplace()?.has_room(bytes) {
-                    self.workplace()?.on_disk(report)?
+                    self.workplace()?.beside(false)?.folder
                 } else {
                     folder
                 };

@@ -39,6 +39,7 @@ pub use host::Host;
 pub use shell::{Command, Place, run_in_image};
 pub use stop::stop_steps;
 pub use trees::{LayerId, Trees};
+pub use workplace::place_of_trees;
 
 use convert::Convert;
 use make::{Made, Maker};

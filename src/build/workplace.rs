@@ -7,6 +7,7 @@ use crate::build::Error;
 use crate::disk;
 use crate::report::Report;
 use crate::rootfs::{self, Space, TreeKind, TreeRequest};
+use crate::store::Run;
 
 /// The share of the memory that is available which a build's trees may take.
 const SHARE: u64 = 2;
@@ -16,16 +17,37 @@ const LEAST: u64 = 512 << 20;
 /// Folders for trees where the store's own is served by another machine.
 const LOCAL: [&str; 2] = ["/var/tmp", "/tmp"];
 
+/// Returns the folder in which the trees of a build go to disk; `run` is one on the store's disk.
+pub fn place_of_trees(run: &Path, scratch: Option<&Path>) -> PathBuf {
+    let local = || LOCAL.into_iter().map(Path::new).find(|dir| !rootfs::is_network(dir));
+    match scratch {
+        None if rootfs::is_network(run) => local().unwrap_or(run),
+        None => run,
+        Some(scratch) => scratch,
+    }
+    .to_owned()
+}
+
 /// The places for a build's trees.
-#[derive(Debug)]
-pub(super) struct Workplace {
+pub(super) struct Workplace<'a> {
     memory: Option<Space>,
     /// Whether an overlay works in memory.
     stacks_in_memory: bool,
-    disk: PathBuf,
-    on_disk: Option<TreeKind>,
+    /// The run's folder in the store.
+    run: PathBuf,
+    scratch: Option<PathBuf>,
+    disk: Option<Disk>,
     request: TreeRequest,
+    report: &'a dyn Report,
     next: u32,
+}
+
+/// The folder on disk, once it is needed.
+struct Disk {
+    folder: PathBuf,
+    kind: TreeKind,
+    /// Its owner where it is not in the store.
+    _run: Option<Run>,
 }
 
 /// A folder for a layer.
@@ -36,25 +58,15 @@ pub(super) struct Place {
     pub kind: TreeKind,
 }
 
-impl Workplace {
+impl<'a> Workplace<'a> {
     /// Looks for places below `run`, which is on the store's disk, or in `scratch`.
     pub(super) fn new(
         run: &Path,
         scratch: Option<&Path>,
         memory: Option<u64>,
         request: TreeRequest,
-        report: &dyn Report,
-    ) -> Result<Workplace, Error> {
-        let local = || LOCAL.into_iter().map(Path::new).find(|dir| !rootfs::is_network(dir));
-        let scratch = match scratch {
-            None if rootfs::is_network(run) => local(),
-            scratch => scratch,
-        };
-        let disk = match scratch {
-            // Named after the run, so that two builds do not meet there.
-            Some(scratch) => scratch.join(format!("ocibuild-{}", std::process::id())),
-            None => run.join("trees"),
-        };
+        report: &'a dyn Report,
+    ) -> Result<Workplace<'a>, Error> {
         rootfs::claim(run)?;
         let (bound, least) = match memory {
             Some(bound) => (bound, 1),
@@ -66,13 +78,20 @@ impl Workplace {
             None
         } else {
             let space = Space::memory(&run.join("memory"), bound)?;
-            if stacks_in_memory && let Err(why) = rootfs::probe_overlay(space.path()) {
+            if stacks_in_memory && let Err(why) = rootfs::probe_overlay(space.path(), run) {
                 report.detail(&format!("an overlay in memory: {why}"));
                 stacks_in_memory = false;
             }
             Some(space)
         };
-        Ok(Workplace { memory, stacks_in_memory, disk, on_disk: None, request, next: 0 })
+        let chosen = place_of_trees(run, scratch);
+        let scratch = (chosen != run).then_some(chosen);
+        if let Some(scratch) = &scratch {
+            Run::sweep_in(scratch, report);
+        }
+        let run = run.to_owned();
+        let (disk, next) = (None, 0);
+        Ok(Workplace { memory, stacks_in_memory, run, scratch, disk, request, report, next })
     }
 
     /// Makes a folder for a layer, in memory unless `on_disk`. `size` tells how much a plain tree of
@@ -81,7 +100,6 @@ impl Workplace {
         &mut self,
         on_disk: bool,
         size: impl FnOnce() -> Result<u64, Error>,
-        report: &dyn Report,
     ) -> Result<Place, Error> {
         let used = |space: &Space| space.used().unwrap_or(u64::MAX);
         let half = |space: &Space| space.bound().unwrap_or(0) / 2;
@@ -93,7 +111,7 @@ impl Workplace {
             return self.folder(true, TreeKind::Overlay);
         }
         let (used, half) = (memory.map(used), memory.map(half));
-        let kind = self.kind_on_disk(report)?;
+        let kind = self.disk()?.kind;
         if let (TreeKind::Plain, Some(used), Some(half)) = (kind, used, half)
             && used.saturating_add(size()?) < half
         {
@@ -102,53 +120,61 @@ impl Workplace {
         self.folder(false, kind)
     }
 
-    /// Makes a folder for a layer whose tree is there already.
+    /// Makes a folder for what belongs to a plain tree that is there already.
     pub(super) fn beside(&mut self, in_memory: bool) -> Result<Place, Error> {
         self.folder(in_memory, TreeKind::Plain)
     }
 
-    /// Makes a folder on disk for what a plain tree in memory leaves.
-    pub(super) fn on_disk(&mut self, report: &dyn Report) -> Result<PathBuf, Error> {
-        self.kind_on_disk(report)?;
-        Ok(self.folder(false, TreeKind::Plain)?.folder)
-    }
-
     fn folder(&mut self, in_memory: bool, kind: TreeKind) -> Result<Place, Error> {
         self.next += 1;
-        let memory = self.memory.as_ref().filter(|_| in_memory);
-        let folder = memory.map_or(self.disk.as_path(), Space::path).join(self.next.to_string());
+        let name = self.next.to_string();
+        let folder = match self.memory.as_ref().filter(|_| in_memory) {
+            Some(memory) => memory.path().join(name),
+            None => self.disk()?.folder.join(name),
+        };
         disk::make_dirs(&folder)?;
         Ok(Place { folder, in_memory, kind })
     }
 
-    /// Finds out what works on disk.
-    fn kind_on_disk(&mut self, report: &dyn Report) -> Result<TreeKind, Error> {
-        if let Some(kind) = self.on_disk {
-            return Ok(kind);
-        }
-        disk::make_dirs(&self.disk)?;
-        rootfs::claim(&self.disk)?;
+    /// Returns the place on disk, having found out what works there.
+    fn disk(&mut self) -> Result<&Disk, Error> {
+        let found = match self.disk.take() {
+            Some(disk) => disk,
+            None => self.find_disk()?,
+        };
+        Ok(self.disk.insert(found))
+    }
+
+    fn find_disk(&self) -> Result<Disk, Error> {
+        let run = match &self.scratch {
+            Some(scratch) => Some(Run::begin_in(scratch)?),
+            None => None,
+        };
+        let folder = run.as_ref().map_or(self.run.as_path(), Run::path).join("trees");
+        disk::make_dirs(&folder)?;
+        rootfs::claim(&folder)?;
         let kind = match self.request {
             TreeRequest::Plain => {
-                report.note("tree plain: a copy of the layers");
+                self.report.note("tree plain: a copy of the layers");
                 TreeKind::Plain
             }
-            request => match rootfs::probe_overlay(&self.disk) {
+            request => match rootfs::probe_overlay(&folder, &self.run) {
                 Ok(()) => TreeKind::Overlay,
                 Err(source) if request == TreeRequest::Overlay => {
-                    return Err(Error::NoTree { dir: self.disk.clone(), source });
+                    let dir = self.scratch.clone().unwrap_or(folder);
+                    return Err(Error::NoTree { dir, source });
                 }
                 Err(why) => {
-                    report.note(&format!(
+                    let dir = self.scratch.as_deref().unwrap_or(&folder);
+                    self.report.note(&format!(
                         "tree plain: a copy of the layers, since no overlay works in {}: {why}",
-                        self.disk.display()
+                        dir.display()
                     ));
                     TreeKind::Plain
                 }
             },
         };
-        self.on_disk = Some(kind);
-        Ok(kind)
+        Ok(Disk { folder, kind, _run: run })
     }
 
     /// Tells whether so much more finds room in memory.
@@ -162,9 +188,11 @@ impl Workplace {
     }
 }
 
-impl Drop for Workplace {
+impl Drop for Workplace<'_> {
     fn drop(&mut self) {
-        // What cannot be removed now is swept with the run's folder, or lies in the user's scratch.
-        rootfs::remove_tree(&self.disk).ok();
+        if let Some(disk) = &self.disk {
+            // What cannot be removed now is swept by the next run there.
+            rootfs::remove_tree(&disk.folder).ok();
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::build;
 use crate::layer::normalise;
 use crate::rootfs::{self, Space, Why};
 use crate::sandbox::{self, State};
@@ -121,7 +122,7 @@ fn tree_findings(context: &Context<'_>) -> Vec<Finding> {
         Ok(space) => tried(
             "trees in memory",
             format!("in memory, {} MB of which are available", available / 1_000_000),
-            rootfs::probe_overlay(space.path()),
+            rootfs::probe_overlay(space.path(), run.path()),
         ),
         Err(error) => Finding {
             what: "trees in memory".to_owned(),
@@ -133,13 +134,23 @@ fn tree_findings(context: &Context<'_>) -> Vec<Finding> {
     };
     findings.push(in_memory);
     drop(memory);
-    let disk = context.scratch.unwrap_or(run.path());
-    // Where none works a build copies the layers.
+    let disk = &build::place_of_trees(run.path(), context.scratch);
     findings.push(tried(
         "trees on disk",
         format!("in {}", disk.display()),
-        rootfs::probe_overlay(disk),
+        rootfs::probe_overlay(disk, run.path()),
     ));
+    let copies = match rootfs::probe_reflink(run.path(), disk) {
+        true => "share their blocks with the store",
+        false => "take as much room again",
+    };
+    findings.push(Finding {
+        what: "copied trees".to_owned(),
+        ok: true,
+        needed: false,
+        detail: format!("work everywhere; copies of layers in {} {copies}", disk.display()),
+        fix: None,
+    });
     findings.push(owners(run.path()));
     findings.push(room(disk));
     findings

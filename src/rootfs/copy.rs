@@ -92,7 +92,11 @@ impl Copier {
         if self.reflink.load(Ordering::Relaxed) {
             match rustix::fs::ioctl_ficlone(to, from) {
                 Ok(()) => return Ok(()),
-                Err(_) => self.reflink.store(false, Ordering::Relaxed),
+                // Between these file systems never; other files may be cloned where one can't.
+                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => {
+                    self.reflink.store(false, Ordering::Relaxed);
+                }
+                Err(_) => {}
             }
         }
         let (mut from, mut to) = (from, to);

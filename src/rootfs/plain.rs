@@ -60,8 +60,8 @@ impl PlainTree {
         };
         let root = flat.root()?;
         if let Some(root) = &root {
-            let first = Job { path: Vec::new(), number: 0, sources: root.sources.clone() };
-            in_parallel(vec![first], |job, more| copying.folder(&job, more))?;
+            let first = Job::Folder { path: Vec::new(), number: 0, sources: root.sources.clone() };
+            in_parallel(vec![first], |job, more| copying.job(&job, more))?;
         }
         let Done { folders, mut metadata } =
             copying.done.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -343,11 +343,13 @@ impl PlainTree {
     }
 }
 
-/// A folder to be copied.
-struct Job {
-    path: Vec<u8>,
-    number: u32,
-    sources: Vec<u16>,
+/// How many bytes of a folder's files are copied in one job.
+const SHARE: u64 = 8 << 20;
+
+/// What is to be copied.
+enum Job {
+    Folder { path: Vec<u8>, number: u32, sources: Vec<u16> },
+    Files(Vec<(PathBuf, Stat, PathBuf)>),
 }
 
 #[derive(Default)]
@@ -367,12 +369,30 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    fn folder(&self, job: &Job, more: &mut Vec<Job>) -> Result<(), Error> {
-        let into = at(self.merged, &job.path);
+    fn job(&self, job: &Job, more: &mut Vec<Job>) -> Result<(), Error> {
+        match job {
+            Job::Folder { path, number, sources } => self.folder(path, *number, sources, more),
+            Job::Files(files) => Ok(self.files(files)?),
+        }
+    }
+
+    fn files(&self, files: &[(PathBuf, Stat, PathBuf)]) -> Result<(), disk::Error> {
+        files.iter().try_for_each(|(from, stat, to)| self.copier.copy(from, stat, to))
+    }
+
+    fn folder(
+        &self,
+        folder: &[u8],
+        number: u32,
+        sources: &[u16],
+        more: &mut Vec<Job>,
+    ) -> Result<(), Error> {
+        let into = at(self.merged, folder);
         let mut found = Vec::new();
         let mut metadata = Vec::new();
-        for (name, seen) in self.flat.folder(&job.path, &job.sources)? {
-            let mut path = job.path.clone();
+        let (mut files, mut bytes) = (Vec::new(), 0);
+        for (name, seen) in self.flat.folder(folder, sources)? {
+            let mut path = folder.to_vec();
             if !path.is_empty() {
                 path.push(b'/');
             }
@@ -384,18 +404,24 @@ impl Copying<'_> {
                     rustix::fs::mkdir(&to, Mode::RWXU).at("create the folder", &to)?;
                     folder = self.next.fetch_add(1, Ordering::Relaxed);
                     metadata.push((path.clone(), Folder::from_stat(&seen.stat)));
-                    more.push(Job { path, number: folder, sources: seen.sources });
+                    more.push(Job::Folder { path, number: folder, sources: seen.sources });
                 }
                 FileType::Socket => continue,
                 _ => {
                     let from = at(&self.lowers[usize::from(seen.origin)].tree, &path);
-                    self.copier.copy(&from, &seen.stat, &to)?;
+                    bytes += room_of(&seen.stat);
+                    files.push((from, seen.stat, to));
+                    if bytes > SHARE {
+                        more.push(Job::Files(std::mem::take(&mut files)));
+                        bytes = 0;
+                    }
                 }
             }
             found.push(Found { name, print: 0, origin: seen.origin, folder });
         }
+        self.files(&files)?;
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        done.folders.push((job.number, found));
+        done.folders.push((number, found));
         done.metadata.append(&mut metadata);
         Ok(())
     }

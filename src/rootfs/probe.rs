@@ -30,15 +30,55 @@ impl Why {
     }
 }
 
-/// Tries overlay's whole cycle in `dir`; leaves nothing behind.
-pub fn probe_overlay(dir: &Path) -> Result<(), Why> {
-    let hint = "choose a folder on a local disk (ext4, xfs, btrfs) or in memory with --scratch";
-    with_folder(dir, hint, &|probe| {
+/// Tries overlay's whole cycle with the upper folder in `dir`, first over a layer beside it, then over
+/// one in `layers`; leaves nothing behind.
+pub fn probe_overlay(dir: &Path, layers: &Path) -> Result<(), Why> {
+    let device = |path| fs::metadata(path).map(|found| found.dev()).ok();
+    cycle(dir, None)?;
+    if device(dir) == device(layers) {
+        return Ok(());
+    }
+    let mut over = Ok(());
+    with_folder(layers, OVERLAY_HINT, &mut |lower| {
+        over = cycle(dir, Some(lower));
+        Ok(())
+    })?;
+    over.map_err(|why| Why {
+        file_system: format!("{} over {}", why.file_system, file_system(layers)),
+        hint: "choose a folder on a local disk (ext4, xfs, btrfs) with --store",
+        ..why
+    })
+}
+
+/// Tells whether copies in `to` of files in `from` can share their blocks.
+pub fn probe_reflink(from: &Path, to: &Path) -> bool {
+    let mut shared = false;
+    let tried = with_folder(from, "", &mut |from| {
+        with_folder(to, "", &mut |to| {
+            let failed = |source: io::Error| ("files can't be created there", Some(source.into()));
+            let (one, other) = (from.join("one"), to.join("other"));
+            fs::write(&one, [1; 8192]).map_err(failed)?;
+            let one = fs::File::open(&one).map_err(failed)?;
+            let other = fs::File::create(&other).map_err(failed)?;
+            shared = rustix::fs::ioctl_ficlone(&other, &one).is_ok();
+            Ok(())
+        })
+        .map_err(|why| (why.what, why.source))
+    });
+    tried.is_ok() && shared
+}
+
+const OVERLAY_HINT: &str =
+    "choose a folder on a local disk (ext4, xfs, btrfs) or in memory with --scratch";
+
+/// Tries the cycle in `dir`, over a layer in the folder `lower` or in its own.
+fn cycle(dir: &Path, lower: Option<&Path>) -> Result<(), Why> {
+    with_folder(dir, OVERLAY_HINT, &mut |probe| {
         let failed = |what| move |source: io::Error| (what, Some(source.into()));
         let stacking = |what| move |source: Error| (what, Some(source.into()));
         let plain = "files can't be created there";
-        let [lower, upper, work, merged] =
-            ["lower", "upper", "work", "merged"].map(|n| probe.join(n));
+        let lower = lower.unwrap_or(probe).join("lower");
+        let [upper, work, merged] = ["upper", "work", "merged"].map(|n| probe.join(n));
         for folder in [&lower, &lower.join("d"), &upper, &work, &merged] {
             fs::create_dir(folder).map_err(failed(plain))?;
         }
@@ -81,7 +121,7 @@ pub fn probe_overlay(dir: &Path) -> Result<(), Why> {
 pub fn probe_owners(dir: &Path) -> Result<(), Why> {
     let hint = "choose a folder on a local disk with --store; network file systems often refuse \
                 files of subordinate ids";
-    with_folder(dir, hint, &|probe| {
+    with_folder(dir, hint, &mut |probe| {
         let failed =
             |source: io::Error| ("files can't be given to another user there", Some(source.into()));
         let file = probe.join("owned");
@@ -103,7 +143,7 @@ type Failure = (&'static str, Option<Box<dyn std::error::Error + Send + Sync>>);
 fn with_folder(
     dir: &Path,
     hint: &'static str,
-    attempt: &dyn Fn(&Path) -> Result<(), Failure>,
+    attempt: &mut dyn FnMut(&Path) -> Result<(), Failure>,
 ) -> Result<(), Why> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -1,10 +1,11 @@
 //! Run folders: a live process's temporary files in `run/N`, whose `lock` it holds. One whose owner
 //! is gone is swept when the next run begins. `run.lock` beside `run` keeps makers and sweepers apart.
+//! In a folder that others use too, a run folder gets its name once it is locked.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +15,7 @@ use super::{Error, Store, error};
 use crate::disk::{self, At, Lock};
 use crate::report::Report;
 
-/// A folder for temporary files on the store's file system, removed with all in it when dropped.
+/// A folder for temporary files, removed with all in it when dropped.
 #[derive(Debug)]
 pub struct Run {
     path: PathBuf,
@@ -98,6 +99,44 @@ impl Run {
         Err(Error::Busy { path: dir.to_owned() })
     }
 
+    /// Makes and locks a folder in one that is nobody's alone, as `/tmp`.
+    pub fn begin_in(dir: &Path) -> Result<Run, Error> {
+        disk::make_dirs(dir)?;
+        for number in 1u32.. {
+            let name = format!("{IN_SCRATCH}{}-{number}", std::process::id());
+            let (path, new) = (dir.join(&name), dir.join(format!(".new-{name}")));
+            match fs::DirBuilder::new().mode(0o700).create(&new) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                other => other.at("create the folder", &new)?,
+            }
+            let lock = error::lock(&new.join("lock"))?;
+            match fs::rename(&new, &path) {
+                Ok(()) => {
+                    live().insert(path.clone());
+                    return Ok(Run { path, _lock: lock });
+                }
+                Err(error) => {
+                    remove_tree(&new)?;
+                    // Somebody else's of this name, on another machine or to annoy.
+                    if !path.exists() {
+                        return Err(disk::Error::new("rename", new, error).into());
+                    }
+                }
+            }
+        }
+        Err(Error::Busy { path: dir.to_owned() })
+    }
+
+    /// Removes what dead runs of this user left where [`Run::begin_in`] has made them.
+    pub fn sweep_in(dir: &Path, report: &dyn Report) {
+        // What can't be listed shows when it is used.
+        for name in disk::list(dir).unwrap_or_default() {
+            if name.as_encoded_bytes().starts_with(IN_SCRATCH.as_bytes()) {
+                sweep_scratch(&dir.join(name), report);
+            }
+        }
+    }
+
     /// Returns the folder; a file named `lock` in it is taken.
     pub fn path(&self) -> &Path {
         &self.path
@@ -110,6 +149,30 @@ impl Drop for Run {
         // What cannot be removed now is for the next sweep.
         remove_tree(&self.path).ok();
     }
+}
+
+/// What the names of run folders begin with where others have folders too.
+const IN_SCRATCH: &str = "ocibuild-";
+
+/// Removes a run folder that is this user's, and whose process is gone.
+fn sweep_scratch(path: &Path, report: &dyn Report) {
+    let own = fs::symlink_metadata(path)
+        .is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw());
+    if !own {
+        return;
+    }
+    let lock = match error::try_lock(&path.join("lock")) {
+        Ok(Some(lock)) => lock,
+        // In use, or being removed.
+        _ => return,
+    };
+    if let Err(error) = remove_tree(path) {
+        report.warning(&format!(
+            "an ended run left files that cannot be removed here ({error}: {}); the next build removes them",
+            error.io()
+        ));
+    }
+    drop(lock);
 }
 
 /// Sets aside the folders of dead runs, and returns them with those set aside before.
@@ -209,6 +272,30 @@ mod tests {
         let path = live.path().to_owned();
         drop(live);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn in_scratch_dead_runs_are_swept_and_other_things_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let live = Run::begin_in(dir.path()).unwrap();
+        for name in ["ocibuild-77-1", "ocibuild-notes", "thesis"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("file"), b"x").unwrap();
+        }
+        fs::write(dir.path().join("ocibuild-77-1/lock"), b"").unwrap();
+        Run::sweep_in(dir.path(), &Silent);
+        let second = Run::begin_in(dir.path()).unwrap();
+        let (first, last) = (live.path().to_owned(), second.path().to_owned());
+        assert_ne!(first, last);
+        let names = |paths: &[&Path]| -> Vec<std::ffi::OsString> {
+            let mut names: Vec<_> = paths.iter().filter_map(|path| path.file_name()).collect();
+            names.sort();
+            names.into_iter().map(std::ffi::OsStr::to_owned).collect()
+        };
+        let others = [Path::new("ocibuild-notes"), Path::new("thesis")];
+        assert_eq!(disk::list(dir.path()).unwrap(), names(&[&first, &last, others[0], others[1]]));
+        drop((live, second));
+        assert_eq!(disk::list(dir.path()).unwrap(), names(&others));
     }
 
     #[test]

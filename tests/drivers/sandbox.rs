@@ -222,7 +222,7 @@ fn carry_out(owners: &str, acts: Vec<Act>) -> Vec<Value> {
                     "nearly_full": space.is_nearly_full().unwrap(),
                 })
             }
-            Act::ProbeOverlay(dir) => told(&rootfs::probe_overlay(&dir)),
+            Act::ProbeOverlay(dir) => told(&rootfs::probe_overlay(&dir, &dir)),
             Act::ProbeOwners(dir) => told(&rootfs::probe_owners(&dir)),
             Act::Remove(dir) => told(&rootfs::remove_tree(&dir)),
         };
