@@ -131,7 +131,8 @@ impl Run {
     pub fn sweep_in(dir: &Path, report: &dyn Report) {
         // What can't be listed shows when it is used.
         for name in disk::list(dir).unwrap_or_default() {
-            if name.as_encoded_bytes().starts_with(IN_SCRATCH.as_bytes()) {
+            let rest = name.as_encoded_bytes().strip_prefix(IN_SCRATCH.as_bytes());
+            if rest.is_some_and(|rest| rest.iter().all(|byte| b"-0123456789".contains(byte))) {
                 sweep_scratch(&dir.join(name), report);
             }
         }
@@ -152,16 +153,20 @@ impl Drop for Run {
 }
 
 /// What the names of run folders begin with where others have folders too.
-const IN_SCRATCH: &str = "ocibuild-";
+const IN_SCRATCH: &str = "ocibuild-run-";
 
 /// Removes a run folder that is this user's, and whose process is gone.
 fn sweep_scratch(path: &Path, report: &dyn Report) {
-    let own = fs::symlink_metadata(path)
-        .is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw());
-    if !own {
+    let is_own = |path: &Path, kind: fn(&fs::FileType) -> bool| {
+        fs::symlink_metadata(path).is_ok_and(|found| {
+            kind(&found.file_type()) && found.uid() == rustix::process::geteuid().as_raw()
+        })
+    };
+    let lock = path.join("lock");
+    if !is_own(path, fs::FileType::is_dir) || !is_own(&lock, fs::FileType::is_file) {
         return;
     }
-    let lock = match error::try_lock(&path.join("lock")) {
+    let lock = match error::try_lock(&lock) {
         Ok(Some(lock)) => lock,
         // In use, or being removed.
         _ => return,
@@ -278,11 +283,11 @@ mod tests {
     fn in_scratch_dead_runs_are_swept_and_other_things_stay() {
         let dir = tempfile::tempdir().unwrap();
         let live = Run::begin_in(dir.path()).unwrap();
-        for name in ["ocibuild-77-1", "ocibuild-notes", "thesis"] {
+        for name in ["ocibuild-run-77-1", "ocibuild-run-7", "ocibuild-run-notes", "thesis"] {
             fs::create_dir(dir.path().join(name)).unwrap();
             fs::write(dir.path().join(name).join("file"), b"x").unwrap();
         }
-        fs::write(dir.path().join("ocibuild-77-1/lock"), b"").unwrap();
+        fs::write(dir.path().join("ocibuild-run-77-1/lock"), b"").unwrap();
         Run::sweep_in(dir.path(), &Silent);
         let second = Run::begin_in(dir.path()).unwrap();
         let (first, last) = (live.path().to_owned(), second.path().to_owned());
@@ -292,8 +297,11 @@ mod tests {
             names.sort();
             names.into_iter().map(std::ffi::OsStr::to_owned).collect()
         };
-        let others = [Path::new("ocibuild-notes"), Path::new("thesis")];
-        assert_eq!(disk::list(dir.path()).unwrap(), names(&[&first, &last, others[0], others[1]]));
+        let others = ["ocibuild-run-7", "ocibuild-run-notes", "thesis"].map(Path::new);
+        assert_eq!(
+            disk::list(dir.path()).unwrap(),
+            names(&[&first, &last, others[0], others[1], others[2]])
+        );
         drop((live, second));
         assert_eq!(disk::list(dir.path()).unwrap(), names(&others));
     }
