@@ -140,9 +140,10 @@ fn tree_findings(context: &Context<'_>) -> Vec<Finding> {
         format!("in {}", disk.display()),
         rootfs::probe_overlay(disk, run.path()),
     ));
-    let copies = match rootfs::probe_reflink(run.path(), disk) {
-        true => "share their blocks with the store",
-        false => "take as much room again",
+    let copies = if rootfs::probe_reflink(run.path(), disk) {
+        "share their blocks with the store"
+    } else {
+        "take as much room again"
     };
     findings.push(Finding {
         what: "copied trees".to_owned(),

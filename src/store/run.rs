@@ -166,11 +166,8 @@ fn sweep_scratch(path: &Path, report: &dyn Report) {
     if !is_own(path, fs::FileType::is_dir) || !is_own(&lock, fs::FileType::is_file) {
         return;
     }
-    let lock = match error::try_lock(&lock) {
-        Ok(Some(lock)) => lock,
-        // In use, or being removed.
-        _ => return,
-    };
+    // In use, or being removed.
+    let Ok(Some(lock)) = error::try_lock(&lock) else { return };
     if let Err(error) = remove_tree(path) {
         report.warning(&format!(
             "an ended run left files that cannot be removed here ({error}: {}); the next build removes them",
