@@ -1,6 +1,6 @@
 //! Recipes in, an image out: what the steps did is in the layers, and nothing else is.
 
-use crate::support::cli::{Project, Who, processes_with};
+use crate::support::cli::{Project, Who, names, processes_with};
 use crate::support::files::Files;
 use crate::support::image::{self, entries, entry};
 use crate::support::registry::Registry;
@@ -42,7 +42,7 @@ fn layers_go_up_while_they_are_made_and_the_tag_only_at_the_end() {
     project
         .script("first", "head -c 9000000 /dev/urandom > /first")
         .script("second", "head -c 3000000 /dev/urandom > /second")
-        .script("broken", "exit 3");
+        .script("broken", "sleep 3; exit 3");
     let define = |name: &str, layers: &[&str]| {
         let image = registry.image(name);
         project.write(
@@ -65,8 +65,10 @@ fn layers_go_up_while_they_are_made_and_the_tag_only_at_the_end() {
     define("half", &["first", "broken"]);
     project.run(&["build", "half", "--push", "--no-cache"]).fails(1);
     project.run(&["show", "--remote", &registry.image("half")]).fails(1);
-    let manifests = registry.storage().join("docker/registry/v2/repositories/half/_manifests");
-    assert!(!manifests.exists(), "no tag, and no manifest either");
+    // The layer that was made came, and the base meanwhile, but nothing that names them.
+    let half = registry.storage().join("docker/registry/v2/repositories/half");
+    assert_eq!(names(&half.join("_layers/sha256")).len(), 2);
+    assert!(!half.join("_manifests").exists(), "no tag, and no manifest either");
 }
 
 #[test]

@@ -14,11 +14,12 @@ use crate::layer::{Profile, normalise};
 use crate::oci::{Descriptor, Digest, Document, Index, Platform, Reference};
 use crate::plan::{self, Inputs, Ownership, Plan, Rules, Sources};
 use crate::registry::Repository;
-use crate::report::{Report, Task, Unit};
+use crate::report::Report;
 use crate::sandbox::{self, Mode, Terminal};
 use crate::store::{Growing, Store};
 
 use super::access::Origins;
+use super::ahead::Ahead;
 use super::base::Found;
 use super::shell::Failed;
 use super::{Access, Context, Error, base, publish};
@@ -424,14 +425,9 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
         }
         let origins = Origins::new(&store, &registries, &base.manifest.layers)?;
         let mode = context.mode()?;
-        // Whoever sends a blob ends with it, whole or given up.
+        let ahead = Ahead::new(&store, &origins, &base.manifest.layers, &repositories, report);
         built.push(std::thread::scope(|scope| {
-            let begun = |layer: &str, blob: Growing| {
-                for repository in &repositories {
-                    let (layer, blob) = (layer.to_owned(), blob.clone());
-                    scope.spawn(move || send(&layer, &blob, repository, report));
-                }
-            };
+            let begun = |layer: &str, blob: Growing| ahead.begun(scope, layer, &blob);
             let how = build::Options {
                 mode,
                 ownership: options.ownership,
@@ -446,7 +442,9 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
                 elsewhere: &origins,
                 host: &host,
             };
-            build::build(plan, base, &store, &how)
+            let built = build::build(plan, base, &store, &how);
+            ahead.end(built.is_ok());
+            built
         })?);
     }
     let manifests: Vec<Descriptor> = built.iter().map(|one| one.manifest.clone()).collect();
@@ -459,20 +457,6 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
         ownership: Some(options.ownership),
         platforms: built.iter().map(platform_report).collect(),
     })
-}
-
-/// Sends a layer's blob while it is made. A failure is no more than a delay: the push that follows
-/// sends what is missing.
-fn send(layer: &str, blob: &Growing, repository: &Repository, report: &dyn Report) {
-    let task = Task::start(report, format!("send {layer}"), None, Unit::Bytes);
-    match repository.put_growing(blob.open(), || blob.digest(), &task) {
-        Ok(Some(_)) => task.finish("done"),
-        Ok(None) => {}
-        Err(error) => report.detail(&format!(
-            "{layer} could not be sent to {} while it was made: {error}",
-            repository.name()
-        )),
-    }
 }
 
 fn check_refresh(refresh: &BTreeSet<String>, sources: &Sources) -> Result<(), Error> {

@@ -5,6 +5,7 @@
 //! be inside the namespace that [`crate::sandbox::enter()`] makes.
 
 mod access;
+mod ahead;
 mod base;
 mod build;
 mod doctor;

@@ -97,11 +97,8 @@ pub fn copy(
     let mut walk = Walk { source, sink, options, documents: Vec::new(), blobs: BTreeMap::new() };
     walk.visit(root.clone(), options.platforms.as_deref(), 0)?;
     let Walk { documents, blobs, .. } = walk;
-    let mut blobs: Vec<Descriptor> = blobs.into_values().collect();
-    // The largest first: what takes longest must not start last. Ties by digest, for a stable order.
-    blobs.sort_by(|a, b| b.size.cmp(&a.size).then(a.digest.cmp(&b.digest)));
-
-    let mut summary = copy_blobs(source, sink, &blobs, options, report)?;
+    let blobs = blobs.into_values().collect();
+    let mut summary = copy_blobs(source, sink, blobs, options, &AtomicBool::new(false), report)?;
     for document in &documents {
         sink.put_document(document, None)?;
         if sink.read_back(&document.descriptor())?.bytes() != document.bytes() {
@@ -179,20 +176,24 @@ fn first_of<'s, T>(
     fallbacks.iter().find_map(|other| ask(*other).ok()).ok_or(error)
 }
 
-fn copy_blobs(
+/// Copies blobs and nothing over them, which the sink may drop again. It fails with
+/// [`Error::Stopped`] soon after somebody sets `stop`.
+pub fn copy_blobs(
     source: &dyn Source,
     sink: &dyn Sink,
-    blobs: &[Descriptor],
+    mut blobs: Vec<Descriptor>,
     options: &Options<'_>,
+    stop: &AtomicBool,
     report: &dyn Report,
 ) -> Result<Summary, Error> {
+    // The largest first: what takes longest must not start last. Ties by digest, for a stable order.
+    blobs.sort_by(|a, b| b.size.cmp(&a.size).then(a.digest.cmp(&b.digest)));
     let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
     let state = Mutex::new((Summary::default(), None::<Error>));
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-            let result = copy_blob(source, sink, blob, options, &stop, report);
+            let result = copy_blob(source, sink, blob, options, stop, report);
             // A thread that panicked while it held the lock has left whole numbers behind.
             let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             match result {
