@@ -31,6 +31,9 @@ mod intent;
 mod double;
 mod faults;
 
+// Pushes and pulls in bad weather, two hundred of each.
+mod weather;
+
 // Which room may use which, and that no test is forgotten.
 mod layering;
 

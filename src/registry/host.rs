@@ -57,16 +57,26 @@ impl Host {
     }
 
     /// Asks a registry on this machine which it speaks. Plain HTTP comes first, since a server that
-    /// wants TLS answers it with 400 or hangs up, and since nothing secret is said.
+    /// wants TLS answers it with 400 or hangs up, and since nothing secret is said. A connection that
+    /// broke looks like hanging up, so both are asked again before TLS is believed.
     fn probe(&self) -> Result<Url, Error> {
-        let plain = self.root("http")?;
-        let answer = self.client.send(&Request::new(Method::GET, plain.clone()).once());
-        match answer {
-            Ok(answer) if answer.status() != StatusCode::BAD_REQUEST => Ok(plain),
-            // Nobody listens: a second question would be answered alike.
-            Err(error @ crate::http::Error::Send { connect: true, .. }) => Err(error.into()),
-            _ => self.root("https"),
+        let (plain, secure) = (self.root("http")?, self.root("https")?);
+        let ask = |root: &Url| self.client.send(&Request::new(Method::GET, root.clone()).once());
+        for _ in 0..3 {
+            match ask(&plain) {
+                Ok(answer) if answer.status() != StatusCode::BAD_REQUEST => return Ok(plain),
+                Ok(_) => return Ok(secure),
+                // Nobody listens: a second question would be answered alike.
+                Err(error @ crate::http::Error::Send { connect: true, .. }) => {
+                    return Err(error.into());
+                }
+                Err(_) => {}
+            }
+            if ask(&secure).is_ok() {
+                return Ok(secure);
+            }
         }
+        Ok(secure)
     }
 }
 

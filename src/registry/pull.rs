@@ -13,6 +13,9 @@ use super::repository::{For, Repository};
 pub(super) const ACCEPT: [&str; 4] =
     [media_type::INDEX, media_type::MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST];
 
+/// How often a document is asked for that comes damaged.
+const DOCUMENT_TRIES: usize = 3;
+
 /// The header with a document's digest.
 pub(super) const CONTENT_DIGEST: &str = "docker-content-digest";
 
@@ -118,8 +121,25 @@ impl Repository {
         })
     }
 
-    /// Fetches a document by tag or digest and verifies it.
+    /// Fetches a document by tag or digest and verifies it. One that was cut or changed on the way is
+    /// asked for again: it is small, and the next answer may come by another way.
     pub(super) fn get_document(
+        &self,
+        name: &str,
+        expected: Option<Digest>,
+        purpose: For,
+    ) -> Result<Document, Error> {
+        for _ in 1..DOCUMENT_TRIES {
+            match self.get_document_once(name, expected, purpose) {
+                Err(Error::Http(error)) if error.is_transient() => {}
+                Err(Error::WrongDocument { .. }) => {}
+                result => return result,
+            }
+        }
+        self.get_document_once(name, expected, purpose)
+    }
+
+    fn get_document_once(
         &self,
         name: &str,
         expected: Option<Digest>,

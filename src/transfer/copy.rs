@@ -244,7 +244,15 @@ fn copy_blob(
         let stream = first_of(source, &options.fallbacks, |source| source.blob(blob, 0))?;
         Ok(Box::new(Stoppable { inner: Verify::new(stream, blob), stop }))
     };
-    let placed = sink.put_blob(blob, &Body::new(&open, &origins), &task)?;
+    let body = Body::new(&open, &origins);
+    let placed = match sink.put_blob(blob, &body, &task) {
+        // Bytes that were changed on the way may come right the second time.
+        Err(error @ (Error::WrongDigest { .. } | Error::TooShort { .. })) => {
+            report.detail(&format!("{error}; asking once more"));
+            sink.put_blob(blob, &body, &task)?
+        }
+        placed => placed?,
+    };
     task.finish(match placed {
         Placed::Written => "done",
         Placed::Existed => "exists",
