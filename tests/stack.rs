@@ -1,7 +1,6 @@
 //! The real stack on Debian, as `layers/` and `manifests/` say: built twice from inputs that a proxy
 //! freezes, by root and by an ordinary user, pushed, and used as its users do.
 
-use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -11,26 +10,70 @@ use crate::support::podman::Podman;
 use crate::support::registry::Registry;
 use crate::support::{browser, free_port, image, run};
 
-/// The repository's own recipes and definitions, over the base that `scripts/base` makes.
+const IMAGE: &str = "localhost:5000/rocker/debian-ml";
+const TOPMOST: &str = "python";
+
+/// The repository's definitions over the Debian base of this machine; `emulation` builds for others.
 fn repository(who: Who) -> Project {
-    let project = Project::of(who);
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for folder in ["layers", "manifests"] {
-        copy_tree(&package.join(folder), &project.path(folder));
-    }
-    project.import_debian();
+    let project = Project::of_the_repository(who);
+    let manifest = project.path("manifests/debian-ml.toml");
+    let text = std::fs::read_to_string(manifest).unwrap();
+    project.write("manifests/debian-ml.toml", text.replace(", \"linux/arm64\"]", "]"));
     project
 }
 
-/// A zone and a tongue that are nobody's default.
-const TONGUE: &[(&str, &str)] = &[("TZ", "Pacific/Chatham"), ("LANG", "de_DE.UTF-8")];
+/// Other surroundings than the machine's own: a tool that takes the build's command line, and the
+/// environment.
+struct Surroundings {
+    tool: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
 
-/// What differs from one build to the next in other surroundings.
-const ELSEWHERE: &[&str] =
-    &["unshare", "--uts", "sh", "-c", "hostname elsewhere.example; umask 077; exec \"$@\"", "sh"];
+const HERE: Surroundings = Surroundings {
+    tool: &[],
+    environment: &[("TZ", "Pacific/Chatham"), ("LANG", "de_DE.UTF-8"), ("LC_ALL", "de_DE.UTF-8")],
+};
 
-fn freezer() -> Freezer {
-    Freezer::start(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache/frozen"))
+/// An ordinary user's: another host name and umask, and forty days ahead.
+const ELSEWHERE: Surroundings = Surroundings {
+    tool: &[
+        "unshare",
+        "--uts",
+        "sh",
+        "-euc",
+        "hostname elsewhere.example; umask 077
+        export PRELOAD=\"$(ls /usr/lib/*/faketime/libfaketimeMT.so.1)\"; exec \"$@\"",
+        "sh",
+    ],
+    environment: &[
+        ("FAKETIME", "+40d"),
+        ("FAKETIME_DONT_RESET", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+        ("NO_FAKE_STAT", "1"),
+        ("TZ", "America/Caracas"),
+        ("LC_ALL", "C"),
+    ],
+};
+
+/// Root's: years behind, and a umask that lets everything through.
+const LONG_AGO: Surroundings = Surroundings {
+    tool: &[
+        "sh",
+        "-euc",
+        "umask 0
+        exec env LD_PRELOAD=\"$(ls /usr/lib/*/faketime/libfaketimeMT.so.1)\" \"$@\"",
+        "sh",
+    ],
+    environment: &[
+        ("FAKETIME", "-900d"),
+        ("FAKETIME_DONT_RESET", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+        ("NO_FAKE_STAT", "1"),
+    ],
+};
+
+fn build(project: &Project, freezer: &Freezer, around: &Surroundings, line: &[&str]) -> String {
+    freezer.build(project, around.tool, line, around.environment)
 }
 
 /// Runs a server of an image until it is dropped.
@@ -77,32 +120,30 @@ fn fetched(url: &str) -> String {
 #[test]
 fn debian_ml_is_one_digest_and_does_its_work() {
     crate::support::cli::require_root();
-    let freezer = freezer();
+    let freezer = Freezer::of_the_repository();
     let registry = Registry::plain();
 
-    // Both cold, side by side: by root, and by an ordinary user in other surroundings. Whichever
-    // comes first to an address has it frozen for the other.
+    // Both cold, side by side: by root in memory, and by an ordinary user in other surroundings on
+    // disk. Whichever comes first to an address has it frozen for the other.
     let (root, user) = (repository(Who::Root), repository(Who::Range));
+    let line = ["build", "debian-ml", "--threads", "3", "--memory", "0"];
     let (built, again) = std::thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            freezer.build(&user, ELSEWHERE, &["build", "debian-ml", "--threads", "3"], TONGUE)
-        });
-        let built = freezer.build(&root, &[], &["build", "debian-ml"], TONGUE);
+        let other = scope.spawn(|| build(&user, &freezer, &ELSEWHERE, &line));
+        let built = build(&root, &freezer, &HERE, &["build", "debian-ml"]);
         (built, other.join().unwrap())
     });
     let missed = freezer.missed();
-    assert_eq!(
-        again,
-        built,
-        "not to be had: {missed:?}\n{}",
-        image::difference(&root, &user, "localhost:5000/rocker/debian-ml")
-    );
+    let difference = || image::difference(&root, &user, IMAGE);
+    assert_eq!(again, built, "not to be had: {missed:?}\n{}", difference());
 
     let name = registry.image("rocker/debian-ml:latest");
-    root.run(&["push", "localhost:5000/rocker/debian-ml", "--only", "--to", &name]).ok();
+    root.run(&["push", IMAGE, "--only", "--to", &name]).ok();
     assert_eq!(image::check(&registry.host(), "rocker/debian-ml", "latest").0, built);
     // Cached: nothing to do, and no network needed.
     assert_eq!(root.build("debian-ml"), built);
+    assert_eq!(user.build("debian-ml"), built);
+    drop(user);
+    on_pulled_parents(&root, &freezer, &name, &built);
 
     let podman = Podman::new();
     podman.pull(&name);
@@ -110,6 +151,26 @@ fn debian_ml_is_one_digest_and_does_its_work() {
     packages_install(&podman, &name);
     jupyter_answers(&podman, &name);
     code_server_answers(&podman, &name);
+}
+
+/// In a store that has the layers from a registry and only knows what they are made of, builds a
+/// layer in the middle and the topmost again.
+fn on_pulled_parents(root: &Project, freezer: &Freezer, name: &str, built: &str) {
+    for who in [Who::Root, Who::Range] {
+        let pulled = repository(who);
+        assert_eq!(pulled.run(&["pull", name]).ok(), built);
+        for folder in ["cache", "diffs"] {
+            copy_tree(&root.store().join(folder), &pulled.store().join(folder));
+            run(Command::new("chown")
+                .arg("-R")
+                .arg(format!("--reference={}", pulled.store().display()))
+                .arg(pulled.store().join(folder)));
+        }
+        let line = ["build", "debian-ml", "-v", "--refresh", "opt-share", "--refresh", TOPMOST];
+        let (line, around) =
+            if who == Who::Root { (&line[..], &LONG_AGO) } else { (&line[..5], &ELSEWHERE) };
+        assert_eq!(build(&pulled, freezer, around, line), built, "by {who:?}");
+    }
 }
 
 fn r_computes(podman: &Podman, image: &str) {

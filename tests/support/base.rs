@@ -167,6 +167,25 @@ pub(crate) fn foreign(arch: &str) -> Vec<u8> {
     tree.tar.into_inner().unwrap()
 }
 
+/// What [`debian`] is, for arm64; its packages configure themselves by emulation.
+pub(crate) fn debian_arm64() -> &'static Path {
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| made("debian-arm64.tar", &["--arch", "arm64"]))
+}
+
+/// A tar that `scripts/base` makes, unless it is kept from an earlier run.
+fn made(name: &str, options: &[&str]) -> PathBuf {
+    let tar = cache().join(name);
+    if !tar.exists() {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/base");
+        let partial = cache().join(format!("{name}.partial"));
+        let mut command = Command::new(script);
+        run(command.args(options).arg(&partial).env("OCIBUILD_BIN", super::cli::binary()));
+        std::fs::rename(&partial, &tar).unwrap();
+    }
+    tar
+}
+
 /// Where what is costly to make is kept from run to run.
 fn cache() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache");
@@ -177,14 +196,5 @@ fn cache() -> PathBuf {
 /// The Debian root file system that `scripts/base` makes from the machine's own apt sources.
 pub(crate) fn debian() -> &'static Path {
     static TAR: OnceLock<PathBuf> = OnceLock::new();
-    TAR.get_or_init(|| {
-        let tar = cache().join("debian.tar");
-        if !tar.exists() {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/base");
-            let partial = cache().join("debian.tar.partial");
-            run(Command::new(script).arg(&partial));
-            std::fs::rename(&partial, &tar).unwrap();
-        }
-        tar
-    })
+    TAR.get_or_init(|| made("debian.tar", &[]))
 }

@@ -82,6 +82,25 @@ impl Project {
         self.run(&["import", "debian.tar", "--name", "localhost/debian-base:bookworm"]).ok();
     }
 
+    /// Adds the same for arm64 to that name.
+    pub(crate) fn add_debian_arm64(&self) {
+        std::fs::copy(super::base::debian_arm64(), self.path("arm64.tar")).unwrap();
+        self.settle();
+        self.run(&["import", "arm64.tar", "--name", "localhost/debian-base:bookworm", "--add"])
+            .ok();
+    }
+
+    /// Brings the repository's own recipes and definitions, over the Debian base.
+    pub(crate) fn of_the_repository(who: Who) -> Project {
+        let project = Project::of(who);
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for folder in ["layers", "manifests"] {
+            copy_tree(&package.join(folder), &project.path(folder));
+        }
+        project.import_debian();
+        project
+    }
+
     /// A path in it.
     pub(crate) fn path(&self, relative: &str) -> PathBuf {
         self.dir.path().join(relative)
@@ -142,10 +161,13 @@ impl Project {
         let (binary, own) = (binary(), self.path("ocibuild"));
         if self.who != Who::Root {
             // In a mount namespace of its own, so that no trace of the user is left on the machine.
+            // Libraries to preload are for the binary alone: faketime's keeps what it makes for
+            // root, who starts all this, from the user.
             let script =
                 "for f in passwd group subuid subgid; do mount --bind \"$1/$f\" /etc/$f; done
                 mount --bind \"$2\" \"$3\"; shift 3
-                exec setpriv --reuid=54321 --regid=54321 --clear-groups -- \"$@\"";
+                exec setpriv --reuid=54321 --regid=54321 --clear-groups -- \
+                    env ${PRELOAD:+LD_PRELOAD=\"$PRELOAD\"} \"$@\"";
             line.extend(
                 [
                     "unshare",

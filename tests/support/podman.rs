@@ -48,6 +48,20 @@ impl Podman {
         command
     }
 
+    /// A podman command in a namespace in which programs of another platform run, too.
+    pub(crate) fn command_emulating(&self, platform: &str, arguments: &[&str]) -> Command {
+        let inner = self.command(arguments);
+        let mut command = Command::new(super::cli::binary());
+        command.args(["unshare", "--platform", platform, "--"]);
+        command.arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+        for (name, value) in inner.get_envs() {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+
     /// Pulls an image of a registry on loopback.
     pub(crate) fn pull(&self, image: &str) {
         run(&mut self.command(&["pull", "--quiet", "--tls-verify=false", image]));
