@@ -12,6 +12,9 @@ mod support;
 // Pull and push against real registries.
 mod registry;
 
+// From registry to registry, with referrers; several destinations, and tags that wait for all.
+mod publish;
+
 // The store on real disks: other readers, several processes, kills, damage, no space.
 mod store;
 

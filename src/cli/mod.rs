@@ -4,6 +4,7 @@
 mod build;
 mod completions;
 mod context;
+mod copy;
 mod doctor;
 mod export;
 mod gc;
@@ -128,6 +129,7 @@ enum Command {
     Build(build::Args),
     Push(push::Args),
     Pull(pull::Args),
+    Copy(copy::Args),
     Import(import::Args),
     Export(export::Args),
     Index(index::Args),
@@ -176,6 +178,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Build(args) => build::run(args, &context),
         Command::Push(args) => push::run(args, &context),
         Command::Pull(args) => pull::run(args, &context),
+        Command::Copy(args) => copy::run(args, &context),
         Command::Import(args) => import::run(args, &context),
         Command::Export(args) => export::run(args, &context),
         Command::Index(args) => index::run(args, &context),

@@ -8,6 +8,7 @@ mod access;
 mod ahead;
 mod base;
 mod build;
+mod copy;
 mod doctor;
 mod error;
 mod files;
@@ -29,6 +30,7 @@ pub use build::{
     BuildOptions, LayerPlan, LayerReport, PlanReport, PlatformPlan, PlatformReport, build, emulate,
     plan,
 };
+pub use copy::{CopyOptions, CopyReport, copy};
 pub use doctor::{DoctorReport, Finding, RuleReport, RulesReport, doctor, rules};
 pub use error::Error;
 pub use files::{ExportOptions, ImportOptions, StoredReport, export, import};

@@ -181,6 +181,23 @@ pub enum Error {
         /// What it should stand for.
         expected: Digest,
     },
+    /// A list of referrers that others write all the time.
+    #[error("the list `{tag}` of {repository} was overwritten by others each time")]
+    Contended {
+        /// The repository.
+        repository: String,
+        /// Its tag.
+        tag: String,
+    },
+    /// A list of referrers that has no canonical form.
+    #[error("the list of referrers in {repository} cannot be written again")]
+    Encode {
+        /// The repository.
+        repository: String,
+        /// What is wrong with it.
+        #[source]
+        source: crate::oci::json::EncodeError,
+    },
     /// An upload without a place to go.
     #[error("{repository} accepts an upload but does not say where to")]
     Location {

@@ -18,6 +18,7 @@ mod host;
 mod pull;
 mod push;
 mod reader;
+mod referrers;
 mod repository;
 mod tail;
 mod upload;

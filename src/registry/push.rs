@@ -9,6 +9,7 @@ use crate::transfer::{self, Body, Placed, Sink};
 
 use super::Error;
 use super::pull::CONTENT_DIGEST;
+use super::referrers::{SUBJECT, as_referrer};
 use super::repository::{For, Repository, scope};
 use super::upload::Session;
 
@@ -79,16 +80,14 @@ impl Sink for Repository {
     fn put_document(&self, document: &Document, tag: Option<&str>) -> Result<(), transfer::Error> {
         let digest = document.digest();
         let name = tag.map_or_else(|| digest.to_string(), str::to_owned);
-        let url = self.url(&format!("manifests/{name}"))?;
-        let mut answer = self.send(&Method::PUT, &url, &self.scopes(For::Push), |request| {
-            Ok(request
-                .header(header::CONTENT_TYPE, document.media_type())?
-                .payload(Payload::Bytes(document.bytes())))
-        })?;
-        if !answer.status().is_success() {
-            return Err(self.refused(&format!("take the manifest {name}"), &mut answer).into());
+        let answer = self.put_under(document, &name)?;
+        // A registry that lists referrers says so; for any other it is ours to do.
+        if tag.is_none()
+            && answer.header(SUBJECT).is_none()
+            && let Some((subject, entry)) = as_referrer(document)?
+        {
+            self.add_to_fallback(subject, &entry)?;
         }
-        self.check_name(digest, &answer)?;
         if let Some(tag) = tag {
             let found = self.look_up(tag, None, For::Push)?;
             if found.digest != digest {
@@ -153,6 +152,21 @@ impl Repository {
             StatusCode::ACCEPTED => self.session(&answer).map_or(Mount::No, Mount::Session),
             _ => Mount::No,
         })
+    }
+
+    /// Puts a document under a tag or its digest.
+    pub(super) fn put_under(&self, document: &Document, name: &str) -> Result<Response, Error> {
+        let url = self.url(&format!("manifests/{name}"))?;
+        let mut answer = self.send(&Method::PUT, &url, &self.scopes(For::Push), |request| {
+            Ok(request
+                .header(header::CONTENT_TYPE, document.media_type())?
+                .payload(Payload::Bytes(document.bytes())))
+        })?;
+        if !answer.status().is_success() {
+            return Err(self.refused(&format!("take the manifest {name}"), &mut answer));
+        }
+        self.check_name(document.digest(), &answer)?;
+        Ok(answer)
     }
 
     /// Compares the name under which the registry took something, where it says one.

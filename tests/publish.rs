@@ -1,0 +1,170 @@
+//! `copy` from registry to registry, with what refers to an image, and `push` to several destinations.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use ocibuild::http::{Client, Config};
+use ocibuild::oci::{Descriptor, Digest, Document, Platform, Reference, media_type};
+use ocibuild::registry::{Keychain, Registries, Repository};
+use ocibuild::report::Silent;
+use ocibuild::transfer::{Options, Sink, Source, copy};
+
+use crate::double::{Double, Reply};
+use crate::support::cli::Project;
+use crate::support::memory::Memory;
+use crate::support::registry::Registry;
+use crate::support::run;
+
+fn open(name: &str) -> Repository {
+    let registries =
+        Registries::new(Client::new(Config::default()), Keychain::new(&BTreeMap::new()));
+    registries.open(&name.parse::<Reference>().unwrap())
+}
+
+fn push(memory: &Memory, root: &Document, name: &str) {
+    let tags: Vec<String> =
+        name.parse::<Reference>().unwrap().tag().map(str::to_owned).into_iter().collect();
+    copy(memory, &open(name), root, &tags, &Options::default(), &Silent).unwrap();
+}
+
+/// The very bytes that a name stands for, as skopeo gets them.
+fn raw(name: &str) -> Vec<u8> {
+    let name = format!("docker://{name}");
+    run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &name])).stdout
+}
+
+/// An artifact with a blob of its own that refers to `subject`.
+fn referrer(memory: &Memory, subject: &Document, text: &str) -> Document {
+    let layer = memory.add_blob("text/plain", text.as_bytes());
+    let config = memory.add_blob("application/vnd.oci.empty.v1+json", b"{}");
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::MANIFEST, "artifactType": "test/sbom",
+        "config": config, "layers": [layer], "subject": subject.descriptor(),
+        "annotations": {"says": text},
+    });
+    memory.add_document(Document::read(manifest.to_string().into_bytes(), None).unwrap())
+}
+
+#[test]
+fn an_image_is_copied_with_what_refers_to_it() {
+    let (one, two) = (Registry::plain(), Registry::plain());
+    let memory = Memory::default();
+    let index = memory.add_index(&[2_000_000, 700_000], 41);
+    let from = one.image("some/image:v1");
+    push(&memory, &index, &from);
+    // One that refers to the index, one to that one, one to a platform.
+    let sbom = referrer(&memory, &index, "sbom");
+    let signature = referrer(&memory, &sbom, "signature of the sbom");
+    let platform = memory.document(&index.index().unwrap().manifests[0]).unwrap();
+    let of_platform = referrer(&memory, &platform, "of a platform");
+    for document in [&sbom, &signature, &of_platform] {
+        push(&memory, document, &one.image("some/image"));
+    }
+    let again = referrer(&memory, &index, "a second one");
+    push(&memory, &again, &one.image("some/image"));
+
+    let project = Project::new();
+    let to = two.image("other/name:v2");
+    let copied = project
+        .run(&["copy", &from, &to, "--referrers", "--tag", "also", "--digest-file", "d", "--json"])
+        .json();
+    assert_eq!(copied["digest"], index.digest().to_string());
+    assert_eq!(copied["referrers"].as_array().unwrap().len(), 4, "{copied}");
+    assert_eq!(
+        std::fs::read_to_string(project.path("d")).unwrap().trim(),
+        index.digest().to_string()
+    );
+    assert_eq!(raw(&to), index.bytes());
+    assert_eq!(raw(&two.image("other/name:also")), index.bytes());
+    let there = open(&to);
+    let listed = there.referrers(index.digest()).unwrap();
+    let digests: Vec<Digest> = listed.iter().map(|entry| entry.digest).collect();
+    assert_eq!(digests, [sbom.digest(), again.digest()]);
+    assert_eq!(listed[0].rest["artifactType"], "test/sbom");
+    assert_eq!(listed[0].annotations["says"], "sbom");
+    let tag = format!("other/name:sha256-{}", sbom.digest().hex());
+    let list: serde_json::Value = serde_json::from_slice(&raw(&two.image(&tag))).unwrap();
+    assert_eq!(list["manifests"][0]["digest"], signature.digest().to_string());
+    assert_eq!(there.referrers(platform.digest()).unwrap()[0].digest, of_platform.digest());
+    assert!(!project.store().join("blobs").exists(), "something was written to the store");
+
+    // Once more: nothing is sent. Within a registry: nothing but names.
+    let once_more = project.run(&["copy", &from, &to, "--referrers", "--json"]).json();
+    assert_eq!((&once_more["blobs"], &once_more["bytes"]), (&0.into(), &0.into()), "{once_more}");
+    let beside = project.run(&["copy", &to, &two.image("third:1"), "--json"]).json();
+    assert_eq!((&beside["blobs"], &beside["mounted"]), (&0.into(), &6.into()), "{beside}");
+    assert_eq!(beside["referrers"], serde_json::json!([]));
+}
+
+#[test]
+fn a_docker_image_is_copied_byte_for_byte_and_a_digest_moves_no_tag() {
+    let (one, two) = (Registry::plain(), Registry::plain());
+    let memory = Memory::default();
+    let image = memory.add_manifest(&Platform::host(), &[300_000, 10], 42);
+    let config = image.manifest().unwrap().config;
+    let docker = |kind: &str, has: &Descriptor| Descriptor::new(kind, has.digest, has.size);
+    let layers: Vec<Descriptor> = image.manifest().unwrap().layers;
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::DOCKER_MANIFEST,
+        "config": docker(media_type::DOCKER_CONFIG, &config),
+        "layers": layers.iter().map(|layer| docker(media_type::DOCKER_LAYER_GZIP, layer)).collect::<Vec<_>>(),
+    });
+    let bytes = serde_json::to_vec_pretty(&manifest).unwrap();
+    let document = memory.add_document(Document::read(bytes, None).unwrap());
+    push(&memory, &document, &one.image("old:1"));
+
+    let project = Project::new();
+    let by_digest = format!("{}@{}", two.image("old"), document.digest());
+    assert_eq!(project.run(&["copy", &one.image("old:1"), &by_digest]).ok(), by_digest);
+    assert!(
+        open(&two.image("old:latest")).resolve(&two.image("old:latest").parse().unwrap()).is_err()
+    );
+    assert_eq!(raw(&by_digest), document.bytes());
+    project.run(&["copy", &one.image("old:1"), &two.image("old:1")]).ok();
+    assert_eq!(raw(&two.image("old:1")), document.bytes());
+
+    let wrong = format!("{}@{}", two.image("old"), config.digest);
+    project.run(&["copy", &one.image("old:1"), &wrong]).fails(2);
+    let stderr = project.run(&["copy", &one.image("absent:1"), &two.image("x:1")]).fails(1);
+    assert!(stderr.contains("absent"), "{stderr}");
+}
+
+#[test]
+fn a_registry_that_lists_referrers_itself_is_believed_page_by_page() {
+    let subject = Digest::of(b"subject");
+    let entry = |text: &str| {
+        let mut entry = Descriptor::of(media_type::MANIFEST, text.as_bytes());
+        entry.annotations.insert("says".to_owned(), text.to_owned());
+        entry
+    };
+    let page = move |text: &str| {
+        let index = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": [entry(text)],
+        });
+        Reply::new(200).with("Content-Type", media_type::INDEX).body(index.to_string())
+    };
+    let double = Double::start(move |request, _| match request.method.as_str() {
+        "GET" if request.target.ends_with(&format!("referrers/{subject}")) => {
+            page("first").with("Link", &format!("</v2/a/referrers/{subject}?page=2>; rel=\"next\""))
+        }
+        "GET" if request.target.contains("/referrers/") => page("second"),
+        "GET" if request.target == "/v2/" => Reply::new(200),
+        "PUT" => Reply::new(201).with("OCI-Subject", &subject.to_string()),
+        _ => Reply::new(404),
+    });
+    let repository = open(&format!("{}/a", double.host()));
+    let listed = repository.referrers(subject).unwrap();
+    let says: Vec<&str> = listed.iter().map(|entry| entry.annotations["says"].as_str()).collect();
+    assert_eq!(says, ["first", "second"]);
+
+    let memory = Memory::default();
+    let image = memory.add_manifest(&Platform::host(), &[10], 43);
+    repository.put_document(&referrer(&memory, &image, "x"), None).unwrap();
+    let puts: Vec<String> = double
+        .seen()
+        .iter()
+        .filter(|seen| seen.method == "PUT")
+        .map(crate::double::Request::line)
+        .collect();
+    assert_eq!(puts.len(), 1, "the registry said that it lists it: {puts:?}");
+}
