@@ -62,6 +62,9 @@ mod plain;
 // Interrupted, killed and starved builds.
 mod crash;
 
+// The executable that is given away: alone, and on an old system.
+mod release;
+
 // Ways out of a step, each tried and seen to fail.
 mod escape;
 

@@ -198,3 +198,9 @@ pub(crate) fn debian() -> &'static Path {
     static TAR: OnceLock<PathBuf> = OnceLock::new();
     TAR.get_or_init(|| made("debian.tar", &[]))
 }
+
+/// The oldest Debian that the mirrors still have with its updates.
+pub(crate) fn old_debian() -> &'static Path {
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| made("bullseye.tar", &["--suite", "bullseye"]))
+}
