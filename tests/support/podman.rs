@@ -38,7 +38,7 @@ impl Podman {
         // crun refuses to start below the older hierarchies of cgroups, even with no cgroup to make.
         let script = "mount -t cgroup2 none /sys/fs/cgroup 2>/dev/null || true; exec \"$@\"";
         command
-            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["--mount", "--cgroup", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .args(["--propagation", "private", "--", "sh", "-c", script, "sh", "podman"])
             .args(arguments)
             .env("CONTAINERS_STORAGE_CONF", self.dir.path().join("storage.conf"))

@@ -8,6 +8,7 @@ mod java;
 mod python;
 mod r;
 mod rules;
+mod tex;
 mod text;
 mod times;
 mod tree;
@@ -179,6 +180,9 @@ mod tests {
             ("var/lib/dbus/machine-id", b"0123456789abcdef\n"),
             ("var/lib/rstudio-server/secure-cookie-key", b"secret"),
             ("var/lib/systemd/random-seed", b"secret"),
+            ("var/lib/texmf/ls-R", b"./:\nweb2c\nls-R\n"),
+            ("var/lib/texmf/updmap.cfg-TEXLIVEDIST", b"Map b\nMap a\n"),
+            ("var/lib/texmf/web2c/updmap.log", b"now"),
             ("var/log/apt/history.log", b"Start-Date: now\n"),
             ("var/log/faillog", b"kept"),
         ];

@@ -1,6 +1,6 @@
 //! The table of rules: their names, what they look at, and what they do to it.
 
-use super::{Times, accounts, java, r, text};
+use super::{Times, accounts, java, r, tex, text};
 
 /// A rule.
 #[derive(Debug)]
@@ -132,6 +132,24 @@ pub static RULES: &[Rule] = &[
         about: "sorts the keys within sections of git's configuration, which git-lfs writes in random order",
         paths: &["etc/gitconfig"],
         act: Act::Rewrite(text::gitconfig),
+    },
+    Rule {
+        name: "tex-logs",
+        about: "removes the logs of TeX's formats and font maps, which hold the time of the run",
+        paths: &["var/lib/texmf/web2c/*.log", "var/lib/texmf/web2c/*/*.log"],
+        act: Act::Remove,
+    },
+    Rule {
+        name: "tex-files",
+        about: "sorts TeX's list of files, which is in the order in which a folder is read",
+        paths: &["var/lib/texmf/ls-R*"],
+        act: Act::Rewrite(tex::files),
+    },
+    Rule {
+        name: "tex-settings",
+        about: "sorts TeX's lists of formats and of font maps, which are in such an order, too",
+        paths: &["var/lib/texmf/fmtutil.cnf-*", "var/lib/texmf/updmap.cfg-*"],
+        act: Act::Rewrite(tex::settings),
     },
     Rule {
         name: "conda-history",
