@@ -15,6 +15,9 @@ mod registry;
 // From registry to registry, with referrers; several destinations, and tags that wait for all.
 mod publish;
 
+// Logging in and out, and what skopeo makes of it.
+mod login;
+
 // The store on real disks: other readers, several processes, kills, damage, no space.
 mod store;
 

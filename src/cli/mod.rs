@@ -11,6 +11,8 @@ mod gc;
 mod import;
 mod index;
 mod list;
+mod login;
+mod logout;
 mod pull;
 mod push;
 mod remove;
@@ -133,6 +135,8 @@ enum Command {
     Import(import::Args),
     Export(export::Args),
     Index(index::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Show(show::Args),
     List(list::Args),
     Remove(remove::Args),
@@ -182,6 +186,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(args) => import::run(args, &context),
         Command::Export(args) => export::run(args, &context),
         Command::Index(args) => index::run(args, &context),
+        Command::Login(args) => login::run(args, &context),
+        Command::Logout(args) => logout::run(args, &context),
         Command::Show(args) => show::run(args, &context),
         Command::List(args) => list::run(args, &context),
         Command::Remove(args) => remove::run(args, &context),

@@ -61,16 +61,19 @@ impl Credentials {
     pub(crate) fn access(&self, _: &Context) -> Result<ops::Access, ops::Error> {
         let mut login = None;
         if let Some(user) = &self.username {
-            let mut password = String::new();
-            std::io::stdin()
-                .lock()
-                .take(64 << 10)
-                .read_to_string(&mut password)
-                .map_err(ops::Error::Input)?;
-            login = Some((user.clone(), password.trim_end_matches(['\r', '\n']).to_owned()));
+            let password = read_password()?;
+            login = Some((user.clone(), password));
         }
         Ok(ops::Access { login, plain_http: self.plain_http.clone() })
     }
+}
+
+/// Reads a password that is piped in.
+pub(crate) fn read_password() -> Result<String, ops::Error> {
+    let mut password = String::new();
+    let stdin = std::io::stdin().lock();
+    stdin.take(64 << 10).read_to_string(&mut password).map_err(ops::Error::Input)?;
+    Ok(password.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {

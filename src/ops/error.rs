@@ -5,7 +5,7 @@ use std::io;
 
 use crate::fault::{self, Fault, Kind};
 use crate::oci::{Platform, Reference};
-use crate::{build, definition, disk, layer, plan, rootfs, sandbox, store, transfer};
+use crate::{build, definition, disk, layer, plan, registry, rootfs, sandbox, store, transfer};
 
 /// An operation that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum Error {
     /// A copy between store and registry.
     #[error(transparent)]
     Transfer(#[from] transfer::Error),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
     /// A definition.
     #[error(transparent)]
     Definition(#[from] definition::Error),
@@ -47,7 +50,7 @@ pub enum Error {
     #[error("cannot tell the current folder")]
     NoFolder(#[source] io::Error),
     /// stdin ended with an error.
-    #[error("cannot read the password from stdin")]
+    #[error("cannot read the name or the password")]
     Input(#[source] io::Error),
     /// stdout cannot take the result.
     #[error("cannot write the result to stdout")]
@@ -118,6 +121,7 @@ impl Error {
             Error::Disk(error) => error,
             Error::Store(error) => error,
             Error::Transfer(error) => error,
+            Error::Registry(error) => error,
             Error::Definition(error) => error,
             Error::Plan(error) => error,
             Error::Layer(error) => error,

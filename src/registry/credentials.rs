@@ -16,7 +16,7 @@ use super::host::is_docker_hub;
 use super::{Error, helper};
 
 /// No authentication file is larger.
-const LIMIT: u64 = 4 << 20;
+pub(super) const LIMIT: u64 = 4 << 20;
 
 /// What proves who we are.
 #[derive(Clone, PartialEq, Eq)]
@@ -122,12 +122,16 @@ impl Keychain {
         Ok(None)
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Returns the files to look into, in their order.
-    fn files(&self) -> Vec<PathBuf> {
+    pub(super) fn files(&self) -> Vec<PathBuf> {
         if let Some(file) = &self.file {
             return vec![file.clone()];
         }
@@ -161,7 +165,7 @@ fn variable_of(registry: &str) -> String {
 }
 
 /// Docker's oldest file has no wrapper around the registries.
-fn is_legacy(path: &Path) -> bool {
+pub(super) fn is_legacy(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == ".dockercfg")
 }
 
@@ -204,11 +208,7 @@ impl AuthFile {
         env: &BTreeMap<String, String>,
     ) -> Result<Option<Secret>, Error> {
         let registry = normalise(registry);
-        // Helpers know registries by the names under which docker logs in.
-        let server = match registry {
-            "docker.io" => "https://index.docker.io/v1/",
-            other => other,
-        };
+        let server = server_of(registry);
         let helper = self.cred_helpers.iter().find(|(key, _)| normalise(key) == registry);
         if let Some((_, name)) = helper.filter(|(_, name)| !name.is_empty())
             && let Some(secret) = helper::get(name, server, env)?
@@ -261,11 +261,19 @@ fn decode(auth: &str) -> Option<(String, String)> {
 
 /// Brings a key of an authentication file, or a registry's name, to `host` or `host/path`; all names
 /// of Docker Hub are one.
-fn normalise(key: &str) -> &str {
+pub(super) fn normalise(key: &str) -> &str {
     let key = key.trim_start_matches("https://").trim_start_matches("http://");
     let key = key.trim_end_matches('/');
     let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
     if is_docker_hub(key) { "docker.io" } else { key }
+}
+
+/// Returns the name under which docker logs in to a registry, by which helpers know it.
+pub(super) fn server_of(registry: &str) -> &str {
+    match registry {
+        "docker.io" => "https://index.docker.io/v1/",
+        other => other,
+    }
 }
 
 #[cfg(test)]

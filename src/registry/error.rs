@@ -88,6 +88,12 @@ pub enum Error {
         /// The registry.
         registry: String,
     },
+    /// No place is known for a credential.
+    #[error("there is no file for the credential of {registry}")]
+    NoAuthFile {
+        /// The registry.
+        registry: String,
+    },
     /// A registry that wants to know us in a way that we do not know.
     #[error("{registry} refuses us and says no way to log in that is known here ({})", schemes.join(", "))]
     Challenge {
@@ -288,7 +294,7 @@ fn log_in(registry: &str, account: Option<&str>) -> String {
     match account {
         Some(account) => format!("it was asked as {account}: check that this account may do it"),
         None => format!(
-            "no credential was found for it: log in with `podman login {registry}` or `docker login {registry}`, or use --username and --password-stdin"
+            "no credential was found for it: log in with `ocibuild login {registry}`, or use --username and --password-stdin"
         ),
     }
 }
@@ -333,7 +339,10 @@ impl Fault for Error {
         match self {
             Error::Http(error) => error.kind(),
             Error::Disk(error) => error.kind(),
-            Error::AuthFile { .. } | Error::Host { .. } | Error::Elsewhere { .. } => Kind::Usage,
+            Error::AuthFile { .. }
+            | Error::NoAuthFile { .. }
+            | Error::Host { .. }
+            | Error::Elsewhere { .. } => Kind::Usage,
             _ => Kind::Failed,
         }
     }
@@ -350,6 +359,9 @@ impl Fault for Error {
                 Some("check the name; many registries also say this of what one has to log in for".to_owned())
             }
             Error::NoCredential { registry } => Some(log_in(registry, None)),
+            Error::NoAuthFile { .. } => {
+                Some("set HOME, DOCKER_CONFIG or REGISTRY_AUTH_FILE".to_owned())
+            }
             Error::Helper { .. } => Some(
                 "the helper is named by credsStore or credHelpers in docker's or podman's file of credentials".to_owned(),
             ),

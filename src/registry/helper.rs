@@ -1,5 +1,5 @@
-//! Credential helpers: `docker-credential-NAME get` reads a server's name and prints JSON
-//! (docker-credential-helpers, README).
+//! Credential helpers: `docker-credential-NAME get` reads a server's name and prints JSON, `store`
+//! reads such JSON, `erase` a name (docker-credential-helpers, README).
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{Error, Secret};
 
@@ -33,13 +34,62 @@ pub(super) fn get(
     server: &str,
     env: &BTreeMap<String, String>,
 ) -> Result<Option<Secret>, Error> {
-    let program = format!("docker-credential-{name}");
+    let Some(text) = run(name, "get", server.as_bytes(), env)? else { return Ok(None) };
+    // What it printed may be a secret, so the error does not show it.
+    let answer: Answer = serde_json::from_slice(&text).map_err(|_| Error::Helper {
+        program: program_of(name),
+        reason: "it printed something else than a credential".to_owned(),
+    })?;
+    Ok(match (answer.username.as_str(), answer.secret) {
+        (_, secret) if secret.is_empty() => None,
+        ("<token>", secret) => Some(Secret::Identity(secret)),
+        (user, password) => Some(Secret::Password { user: user.to_owned(), password }),
+    })
+}
+
+/// Has a helper keep the credential of a server.
+pub(super) fn store(
+    name: &str,
+    server: &str,
+    (user, password): (&str, &str),
+    env: &BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let text = json!({ "ServerURL": server, "Username": user, "Secret": password }).to_string();
+    run(name, "store", text.as_bytes(), env).map(drop)
+}
+
+/// Has a helper forget the credential of a server; tells whether it had one.
+pub(super) fn erase(
+    name: &str,
+    server: &str,
+    env: &BTreeMap<String, String>,
+) -> Result<bool, Error> {
+    // Some helpers say nothing of what they never had, and some fail.
+    let had = get(name, server, env)?.is_some();
+    if had {
+        run(name, "erase", server.as_bytes(), env)?;
+    }
+    Ok(had)
+}
+
+fn program_of(name: &str) -> String {
+    format!("docker-credential-{name}")
+}
+
+/// Runs a helper and returns what it printed; `None` when it says that it has no such credential.
+fn run(
+    name: &str,
+    action: &str,
+    input: &[u8],
+    env: &BTreeMap<String, String>,
+) -> Result<Option<Vec<u8>>, Error> {
+    let program = program_of(name);
     let failed = |reason: String| Error::Helper { program: program.clone(), reason };
     let Some(path) = find(&program, env) else {
         return Err(failed("it is in no folder of PATH".to_owned()));
     };
     let mut child = Command::new(&path)
-        .arg("get")
+        .arg(action)
         .env_clear()
         .envs(env)
         .stdin(Stdio::piped())
@@ -49,7 +99,7 @@ pub(super) fn get(
         .map_err(|error| failed(error.to_string()))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A helper that does not read will say in its status what it thinks.
-        stdin.write_all(server.as_bytes()).ok();
+        stdin.write_all(input).ok();
     }
     let stdout = child.stdout.take();
     let reader = thread::spawn(move || {
@@ -84,14 +134,7 @@ pub(super) fn get(
             said.trim().chars().take(200).collect::<String>()
         )));
     }
-    // What it printed may be a secret, so the error does not show it.
-    let answer: Answer = serde_json::from_slice(&text)
-        .map_err(|_| failed("it printed something else than a credential".to_owned()))?;
-    Ok(match (answer.username.as_str(), answer.secret) {
-        (_, secret) if secret.is_empty() => None,
-        ("<token>", secret) => Some(Secret::Identity(secret)),
-        (user, password) => Some(Secret::Password { user: user.to_owned(), password }),
-    })
+    Ok(Some(text))
 }
 
 fn find(program: &str, env: &BTreeMap<String, String>) -> Option<PathBuf> {

@@ -15,6 +15,7 @@ mod credentials;
 mod error;
 mod helper;
 mod host;
+mod login;
 mod pull;
 mod push;
 mod reader;
@@ -65,11 +66,15 @@ impl Registries {
 
     /// Opens the repository that a reference names. Nothing is asked of the registry yet.
     pub fn open(&self, reference: &Reference) -> Repository {
-        let registry = reference.registry();
+        let host = self.host(reference.registry());
+        Repository::new(host, Arc::clone(&self.keychain), reference)
+    }
+
+    fn host(&self, registry: &str) -> Arc<Host> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let host = hosts.entry(registry.to_owned()).or_insert_with(|| {
             Arc::new(Host::new(registry, self.plain.contains(registry), self.client.clone()))
         });
-        Repository::new(Arc::clone(host), Arc::clone(&self.keychain), reference)
+        Arc::clone(host)
     }
 }

@@ -37,4 +37,4 @@ pub use examine::{Finding, Lack, State, examine};
 pub use run::{Cancel, attach, run};
 pub use spec::{Access, Mount, Network, Outcome, Spec, What};
 pub use supervise::{Owners, Ownership, Scope};
-pub use terminal::{Terminal, restore_terminal};
+pub use terminal::{Terminal, read_hidden, restore_terminal};

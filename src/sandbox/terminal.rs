@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, Termios};
+use rustix::termios::{LocalModes, OptionalActions, Termios};
 
 /// How the caller's terminal was, while it passes each key on as it is.
 static BEFORE: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
@@ -27,6 +27,31 @@ pub fn restore_terminal() {
         // Nobody is left to tell.
         rustix::termios::tcsetattr(terminal, OptionalActions::Now, &termios).ok();
     }
+}
+
+/// Asks for a line at a terminal, which does not show it.
+pub fn read_hidden(terminal: BorrowedFd<'_>, question: &str) -> io::Result<String> {
+    let termios = rustix::termios::tcgetattr(terminal)?;
+    let mut hidden = termios.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    *before() = Some((terminal.try_clone_to_owned()?, termios));
+    let mut line = Vec::new();
+    let mut read = || -> io::Result<()> {
+        rustix::termios::tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
+        rustix::io::write(terminal, question.as_bytes())?;
+        let mut byte = [0];
+        while rustix::io::retry_on_intr(|| rustix::io::read(terminal, &mut byte))? == 1 {
+            if byte[0] == b'\n' {
+                break;
+            }
+            line.push(byte[0]);
+        }
+        Ok(())
+    };
+    let outcome = read();
+    restore_terminal();
+    outcome?;
+    String::from_utf8(line).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// A terminal that a person sits at.
