@@ -53,7 +53,7 @@ struct Standing {
 
 /// What keeps the owners of files while the steps of a layer run.
 enum Keeper {
-    Kept(Ownership),
+    Kept(Box<Ownership>),
     /// Nobody, as asked for; what the layers below know still holds.
     Nobody(Inherited),
 }
@@ -233,7 +233,7 @@ impl<'a> Maker<'a> {
             Tree::Plain(_) => Ownership::plain(scope, merged, lowers),
         };
         let ownership = ownership.at("keep the owners of", merged)?;
-        Ok(Keeper::Kept(ownership))
+        Ok(Keeper::Kept(Box::new(ownership)))
     }
 
     /// Returns a tree over these layers, the folder that is its own, and one for the layer beside it;

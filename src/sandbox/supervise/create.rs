@@ -139,6 +139,7 @@ fn make(
         return Ok(Answer::Continue);
     }
     let umask = call.tracee.umask()?;
+    call.still_waits()?;
     let masked = |mode: u32| Mode::from_raw_mode(mode & 0o7777 & !umask);
     let raw = |error: rustix::io::Errno| error.raw_os_error();
     let mut record = Record { uid: Some(owner.0), gid: Some(owner.1), ..Record::default() };
@@ -227,6 +228,7 @@ fn unnamed(
         return Ok(Answer::Continue);
     }
     let mode = Mode::from_raw_mode(mode & 0o7777 & !call.tracee.umask()?);
+    call.still_waits()?;
     let file = rustix::fs::openat(&folder, ".", file_flags(flags), mode)
         .map_err(rustix::io::Errno::raw_os_error)?;
     let record = Record { uid: Some(uid), gid: Some(gid), ..Record::default() };

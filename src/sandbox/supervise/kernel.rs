@@ -97,36 +97,71 @@ pub(super) fn wake_in_place(listener: BorrowedFd<'_>) {
     unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS as _, SYNC_WAKE_UP) };
 }
 
-/// Waits for a system call; `None` when nobody is left to make any.
-pub(super) fn receive(listener: BorrowedFd<'_>) -> io::Result<Option<Notice>> {
-    loop {
+/// Where calls are waited for.
+pub(super) struct Receiver<'l> {
+    listener: BorrowedFd<'l>,
+    /// Whether the end of all callers is to be asked for: before Linux 6.11 who waits for a call
+    /// isn't told of it.
+    polls: bool,
+}
+
+impl<'l> Receiver<'l> {
+    pub(super) fn new(listener: BorrowedFd<'l>) -> Receiver<'l> {
+        let system = rustix::system::uname();
+        let release = system.release().to_string_lossy();
+        Receiver { listener, polls: !is_since(&release, (6, 11)) }
+    }
+
+    /// Waits for a system call; `None` when nobody is left to make any.
+    pub(super) fn next(&self) -> io::Result<Option<Notice>> {
+        let mut polls = self.polls;
+        loop {
+            if polls {
+                // Where one was missed, only whether there can be another is of interest.
+                let patience = if self.polls { -1 } else { 0 };
+                match self.poll(patience) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                    Ok(events) if events & libc::POLLHUP != 0 => return Ok(None),
+                    Ok(_) => {}
+                }
+            }
+            let mut notice = Notice::default();
+            let listener = self.listener.as_raw_fd();
+            // SAFETY: the kernel fills the struct, whose size is part of the request's number.
+            let result = unsafe { libc::ioctl(listener, RECEIVE as _, &raw mut notice) };
+            match check(result) {
+                Ok(_) => return Ok(Some(notice)),
+                // The caller was killed, or a signal came, or nobody is left.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {
+                    polls = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Tells whether another system call waits already.
+    pub(super) fn has_more(&self) -> bool {
+        self.poll(0).is_ok_and(|events| events & libc::POLLIN != 0)
+    }
+
+    fn poll(&self, milliseconds: i32) -> io::Result<libc::c_short> {
         let mut polled =
-            libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            libc::pollfd { fd: self.listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one descriptor, which outlives the call.
-        match check(unsafe { libc::poll(&raw mut polled, 1, -1) }) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-            Ok(_) if polled.revents & libc::POLLIN == 0 => return Ok(None),
-            Ok(_) => {}
-        }
-        let mut notice = Notice::default();
-        // SAFETY: the kernel fills the struct, whose size is part of the request's number.
-        let result = unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE as _, &raw mut notice) };
-        match check(result) {
-            Ok(_) => return Ok(Some(notice)),
-            // The caller was killed, or a signal came.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
-            Err(error) => return Err(error),
-        }
+        check(unsafe { libc::poll(&raw mut polled, 1, milliseconds) })?;
+        Ok(polled.revents)
     }
 }
 
-/// Tells whether another system call waits already.
-pub(super) fn has_more(listener: BorrowedFd<'_>) -> bool {
-    let mut polled = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one descriptor, which outlives the call.
-    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
-    ready == 1 && polled.revents & libc::POLLIN != 0
+/// Tells whether a kernel's release is this one or a later.
+fn is_since(release: &str, version: (u32, u32)) -> bool {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= version,
+        _ => false,
+    }
 }
 
 /// Answers a system call. A caller that is gone needs no answer.
@@ -275,4 +310,16 @@ pub(super) fn handle_of(dir: i32, path: &CStr, flags: i32) -> Option<Vec<u8>> {
     };
     let length = usize::try_from(handle.length).ok()?;
     (result == 0).then(|| handle.bytes.get(..length).map(<[u8]>::to_vec)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_of_kernels() {
+        assert!(is_since("6.11.0-rc1", (6, 11)) && is_since("6.18.44-fc", (6, 11)));
+        assert!(is_since("7.0", (6, 11)) && !is_since("6.8.0-49-generic", (6, 11)));
+        assert!(!is_since("5.14.0-570.el9", (6, 11)) && !is_since("odd", (6, 11)));
+    }
 }

@@ -11,7 +11,7 @@ use rustix::thread::LinkNameSpaceType;
 
 use super::calls::{self, Arch, Op, Row, Theme};
 use super::credentials::Credentials;
-use super::kernel::{self, Answer, Notice};
+use super::kernel::{self, Answer, Receiver};
 use super::owners::{Ownership, Scope};
 use super::step::{Call, Handled, Step};
 use super::tracee::look_at;
@@ -141,19 +141,40 @@ impl Turn {
     }
 }
 
+/// After how many short answers a thread looks whether another call waits, and how long it then
+/// goes on looking each time.
+const SHORT: u32 = 8;
+const BUSY: u32 = 64;
+
+/// Tells whether an answer may take long enough for another thread to be of use.
+fn takes_long(theme: Theme) -> bool {
+    !matches!(theme, Theme::Stat | Theme::Xattr | Theme::GetId | Theme::Limit)
+}
+
 /// Answers calls until there are none any more.
 fn answer_all(step: &Step<'_>, turn: &Turn, more: &(dyn Fn() + Sync)) -> io::Result<()> {
+    let receiver = Receiver::new(step.listener);
+    let (mut short, mut busy) = (0, 0);
     while turn.take() {
         loop {
-            let notice = match kernel::receive(step.listener) {
+            let notice = match receiver.next() {
                 Ok(Some(notice)) => notice,
                 ended => {
                     turn.end();
                     return ended.map(|_| ());
                 }
             };
-            let passed = kernel::has_more(step.listener) && turn.pass();
-            let answer = answer(step, &notice);
+            let known = Arch::from_audit(notice.architecture)
+                .and_then(|arch| Some((arch, calls::find(arch, notice.number)?)));
+            short = (short + 1) % SHORT;
+            let looks = busy > 0 || short == 0 || known.is_some_and(|(_, row)| takes_long(row.1));
+            let waits = looks && receiver.has_more();
+            busy = if waits { BUSY } else { busy.saturating_sub(1) };
+            let passed = waits && turn.pass();
+            let answer = match known {
+                Some((arch, row)) => answer(&Call::new(step, &notice, arch, row.0), row.1),
+                None => Answer::Continue,
+            };
             kernel::send(step.listener, notice.id, answer).inspect_err(|_| turn.end())?;
             if step.wants_more.load(Ordering::Acquire) {
                 more();
@@ -166,27 +187,23 @@ fn answer_all(step: &Step<'_>, turn: &Turn, more: &(dyn Fn() + Sync)) -> io::Res
     Ok(())
 }
 
-fn answer(step: &Step<'_>, notice: &Notice) -> Answer {
-    let arch = Arch::from_audit(notice.architecture);
-    let found = arch.and_then(|arch| Some((arch, calls::find(arch, notice.number)?)));
-    let Some((arch, row)) = found else { return Answer::Continue };
-    let call = Call::new(step, notice, arch, row.0);
-    let handle = || match row.1 {
-        Theme::Owner => chown::chown(&call),
-        Theme::Stat => stat::stat(&call),
-        Theme::Xattr | Theme::SetXattr => xattr::xattr(&call),
-        Theme::Node | Theme::Create => create::create(&call),
+fn answer(call: &Call<'_>, theme: Theme) -> Answer {
+    let handle = || match theme {
+        Theme::Owner => chown::chown(call),
+        Theme::Stat => stat::stat(call),
+        Theme::Xattr | Theme::SetXattr => xattr::xattr(call),
+        Theme::Node | Theme::Create => create::create(call),
         Theme::Move => {
-            moves::relocate(&call);
+            moves::relocate(call);
             Ok(Answer::Continue)
         }
-        Theme::SetId => ids::set(&call),
-        Theme::GetId => ids::get(&call),
-        Theme::Exec => exec::execute(&call),
-        Theme::Limit => ids::limit(&call),
+        Theme::SetId => ids::set(call),
+        Theme::GetId => ids::get(call),
+        Theme::Exec => exec::execute(call),
+        Theme::Limit => ids::limit(call),
     };
     let handle = || -> Handled {
-        if step.chroots.load(Ordering::Acquire) { in_its_root(&call, handle) } else { handle() }
+        if call.step.chroots.load(Ordering::Acquire) { in_its_root(call, handle) } else { handle() }
     };
     // A call without an answer would wait forever.
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(handle));

@@ -64,7 +64,7 @@ fn settle(call: &Call<'_>, from: &Place, to: &Place) {
         (record, _) => record.unwrap_or_default(),
     };
     // A folder of a layer below can't be moved, so that this copies nothing large.
-    if copy_up(call.step.view(), fd.as_fd(), &status).is_ok() {
+    if call.still_waits().is_ok() && copy_up(call.step.view(), fd.as_fd(), &status).is_ok() {
         call.remember(fd.as_fd(), Some(Record::default()), &record).ok();
     }
 }

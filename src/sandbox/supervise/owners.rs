@@ -33,6 +33,9 @@ use crate::rootfs::{EntryPath, Lower, Record, Truth};
 /// The kernel's clock for births may stand still for some milliseconds.
 const PINNED: usize = 512;
 
+/// How many inodes are known to have nothing that is known of them.
+const NOTHING: usize = 100_000;
+
 /// What a supervisor answers for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -96,9 +99,12 @@ pub struct Ownership {
     /// another one, until they are copied up and the kernel forgets where they came from.
     device: u64,
     entries: RwLock<HashMap<Key, Entry>>,
+    /// Old inodes without a record, of whose paths nothing is known either.
+    nothing: RwLock<HashMap<Key, Identity>>,
     pins: Mutex<VecDeque<OwnedFd>>,
     has_entries: AtomicBool,
     has_groups: AtomicBool,
+    has_capabilities: AtomicBool,
 }
 
 impl fmt::Debug for Ownership {
@@ -153,10 +159,12 @@ impl Ownership {
             by_path: upper.is_some() && !before.is_empty(),
             upper,
             has_groups: AtomicBool::new(before.has_groups()),
+            has_capabilities: AtomicBool::new(before.has_capabilities()),
             before,
             mount: status.stx_mnt_id,
             device: key_of(&status).0,
             entries: RwLock::default(),
+            nothing: RwLock::default(),
             pins: Mutex::default(),
             has_entries: AtomicBool::new(false),
         })
@@ -178,6 +186,11 @@ impl Ownership {
     /// Tells whether a folder may have a group that isn't root's.
     pub(super) fn has_groups(&self) -> bool {
         self.has_groups.load(Ordering::Acquire)
+    }
+
+    /// Tells whether a file may have capabilities.
+    pub(super) fn has_capabilities(&self) -> bool {
+        self.has_capabilities.load(Ordering::Acquire)
     }
 
     /// Tells whether what is made or moved to this name must get a record.
@@ -237,7 +250,32 @@ impl Ownership {
         if !self.by_path || status.stx_mnt_id != view.mount {
             return None;
         }
-        self.before.get(&path()?).cloned()
+        let record = self.before.get(&path()?).cloned();
+        if record.is_none() {
+            self.note_nothing(status);
+        }
+        record
+    }
+
+    /// Tells whether the layers below are known to say nothing of an inode without a record: it gets
+    /// one before it moves to where they say something.
+    pub(super) fn has_nothing(&self, status: &Status) -> bool {
+        let nothing = self.nothing.read().unwrap_or_else(PoisonError::into_inner);
+        nothing.get(&key_of(status)).is_some_and(|birth| Some(birth) == birth_of(status).as_ref())
+    }
+
+    fn note_nothing(&self, status: &Status) {
+        let Some(birth) = birth_of(status) else { return };
+        // Another file with the number of one born just now could have been born as early as it.
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        if status.stx_btime.tv_sec >= now.tv_sec - 1 {
+            return;
+        }
+        let mut nothing = self.nothing.write().unwrap_or_else(PoisonError::into_inner);
+        if nothing.len() >= NOTHING {
+            nothing.clear();
+        }
+        nothing.insert(key_of(status), birth);
     }
 
     /// Returns the record of an open file.
@@ -251,8 +289,7 @@ impl Ownership {
     }
 
     /// Remembers something of a file, besides what is remembered already, as far as the caller knows
-    /// that, or as is to be found out. The file must not be one
-    /// that overlay would still copy up.
+    /// that, or as is to be found out. The file must not be one that overlay would still copy up.
     pub(super) fn remember(
         &self,
         view: View<'_>,
@@ -273,6 +310,9 @@ impl Ownership {
         let is_folder = u32::from(status.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
         if is_folder && record.gid.is_some_and(|gid| gid != 0) {
             self.has_groups.store(true, Ordering::Release);
+        }
+        if record.capability.as_ref().is_some_and(|bytes| !bytes.is_empty()) {
+            self.has_capabilities.store(true, Ordering::Release);
         }
         let identity = birth_of(&status)
             .or_else(|| handle_of(fd).map(|handle| Identity::Handle(handle.into())))

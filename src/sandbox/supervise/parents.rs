@@ -51,6 +51,12 @@ impl Parents {
         self.known.values().any(|record| record.gid.is_some_and(|gid| gid != 0))
     }
 
+    /// Tells whether something has capabilities.
+    pub(super) fn has_capabilities(&self) -> bool {
+        let has = |record: &Record| record.capability.as_ref().is_some_and(|it| !it.is_empty());
+        self.known.values().any(has)
+    }
+
     /// Returns all paths of which something is known.
     pub(super) fn paths(&self) -> Vec<EntryPath> {
         let mut paths: Vec<EntryPath> =

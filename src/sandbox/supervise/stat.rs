@@ -1,7 +1,7 @@
 //! `stat` and its kin: where something is remembered of the file, the answer is ours; else it is
 //! the kernel's.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use rustix::fs::CWD;
 
@@ -15,6 +15,9 @@ use crate::rootfs::{DeviceKind, Record, Truth};
 
 /// The id that stands for all that aren't mapped.
 const UNMAPPED: u32 = 65534;
+
+/// `STATX_MNT_ID_UNIQUE`: it would be told in the place of the number that mounts are compared by.
+const MNT_ID_UNIQUE: u32 = 0x4000;
 
 pub(super) fn stat(call: &Call<'_>) -> Handled {
     if call.ownership().is_empty() {
@@ -30,7 +33,13 @@ pub(super) fn stat(call: &Call<'_>) -> Handled {
     };
     // Whatever goes wrong, the kernel says it best.
     let Ok(place) = call.place(at) else { return Ok(Answer::Continue) };
-    let Ok(status) = place.look() else { return Ok(Answer::Continue) };
+    let looked = if call.op == Op::Statx {
+        // With the caller's own wishes, which may tell more.
+        place.look_for(number(a[2]) & libc::AT_STATX_SYNC_TYPE, id(a[3]) & !MNT_ID_UNIQUE)
+    } else {
+        place.look()
+    };
+    let Ok(status) = looked else { return Ok(Answer::Continue) };
     let record = record_at(call, &place, &status);
     let full = call.step.scope() == Scope::Full;
     let foreign = full && (status.stx_uid == UNMAPPED || status.stx_gid == UNMAPPED);
@@ -45,17 +54,6 @@ pub(super) fn stat(call: &Call<'_>) -> Handled {
             return Ok(Answer::Continue);
         }
         record => record.unwrap_or_default(),
-    };
-    let status = if call.op == Op::Statx {
-        // With the caller's own wishes, which may tell more.
-        let Ok(fd) = place.open() else { return Ok(Answer::Continue) };
-        let flags = libc::AT_EMPTY_PATH | (number(a[2]) & libc::AT_STATX_SYNC_TYPE);
-        match kernel::statx(fd.as_raw_fd(), c"", flags, id(a[3])) {
-            Ok(status) => status,
-            Err(_) => return Ok(Answer::Continue),
-        }
-    } else {
-        status
     };
     let told = tell(call, status, &record);
     if call.op == Op::Statx {
@@ -74,7 +72,11 @@ pub(super) fn record_at(call: &Call<'_>, place: &Place, status: &Status) -> Opti
         return ownership.of_inode(status, None);
     }
     let path = || {
-        if place.own_name().is_some_and(|name| !ownership.is_known_name(name)) {
+        let nothing = match place.own_name() {
+            Some(name) => !ownership.is_known_name(name),
+            None => ownership.has_nothing(status),
+        };
+        if nothing {
             return None;
         }
         if let Some(link) = place.fd_link() {

@@ -121,6 +121,12 @@ impl<'c> Call<'c> {
         usize::try_from(entry).map_err(|_| libc::EINVAL)
     }
 
+    /// Fails where the process has ended meanwhile: its number may be another's by now, and what was
+    /// read of it, too.
+    pub(super) fn still_waits(&self) -> Result<(), Errno> {
+        if kernel::is_waiting(self.step.listener, self.id) { Ok(()) } else { Err(libc::ESRCH) }
+    }
+
     /// Makes the process somebody else.
     pub(super) fn become_other(&self, credentials: Credentials) -> Result<(), Errno> {
         let entry = {
@@ -133,10 +139,7 @@ impl<'c> Call<'c> {
         };
         let (_, hard) = kernel::resident_limit(self.tracee.pid).map_err(|error| errno(&error))?;
         let soft = mark((hard != u64::MAX).then_some(hard), entry as u64);
-        // The number may be another process's by now.
-        if !kernel::is_waiting(self.step.listener, self.id) {
-            return Err(libc::ESRCH);
-        }
+        self.still_waits()?;
         kernel::set_resident_limit(self.tracee.pid, soft, hard).map_err(|error| errno(&error))
     }
 

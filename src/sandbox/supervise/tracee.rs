@@ -19,6 +19,8 @@ pub(super) fn errno(error: &io::Error) -> Errno {
 /// The longest path, with its NUL.
 const PATH_MAX: usize = 4096;
 const PAGE: u64 = 4096;
+/// As much of a text is read at first.
+const FIRST: usize = 128;
 
 /// Looks at what statx tells of any file system, and at what tells files apart.
 const MASK: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID;
@@ -90,8 +92,14 @@ impl Place {
 
     /// Looks at it.
     pub(super) fn look(&self) -> Result<Status, Errno> {
-        let flags = if self.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
-        kernel::statx(libc::AT_FDCWD, &self.text()?, flags, MASK).map_err(|e| errno(&e))
+        self.look_for(0, 0)
+    }
+
+    /// Looks at it for more than is usual, as flags and mask of `statx` say.
+    pub(super) fn look_for(&self, flags: i32, mask: u32) -> Result<Status, Errno> {
+        let follow = if self.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        kernel::statx(libc::AT_FDCWD, &self.text()?, flags | follow, mask | MASK)
+            .map_err(|error| errno(&error))
     }
 
     /// The link that names what a descriptor is.
@@ -144,10 +152,11 @@ pub(super) struct Tracee {
 impl Tracee {
     /// Reads a string that ends with a NUL.
     pub(super) fn text(self, mut address: u64) -> Result<Vec<u8>, Errno> {
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(FIRST);
         loop {
-            // No further than the page: the next may not be there.
-            let room = usize::try_from(PAGE - address % PAGE).map_err(|_| libc::EFAULT)?;
+            // No further than the page: the next may not be there. Most texts are short.
+            let page = usize::try_from(PAGE - address % PAGE).map_err(|_| libc::EFAULT)?;
+            let room = if text.is_empty() { page.min(FIRST) } else { page };
             let start = text.len();
             text.resize(start + room, 0);
             let read = kernel::read_memory(self.pid, address, &mut text[start..])

@@ -60,22 +60,24 @@ fn asked(call: &Call<'_>) -> Result<Asked, Errno> {
 pub(super) fn xattr(call: &Call<'_>) -> Handled {
     #[allow(clippy::enum_glob_use, reason = "a list of nothing else")]
     use Op::*;
-    let Ok(asked) = asked(call) else { return Ok(Answer::Continue) };
     let full = call.step.scope() == Scope::Full;
-    if matches!(call.op, Listxattr | Llistxattr | Flistxattr | Listxattrat) {
+    let sets = matches!(call.op, Setxattr | Lsetxattr | Fsetxattr | Setxattrat);
+    let gets = matches!(call.op, Getxattr | Lgetxattr | Fgetxattr | Getxattrat);
+    let lists = matches!(call.op, Listxattr | Llistxattr | Flistxattr | Listxattrat);
+    if (gets || lists) && !call.ownership().has_capabilities() {
+        // A tree that can't hold them has none.
+        return Ok(Answer::Continue);
+    }
+    let Ok(asked) = asked(call) else { return Ok(Answer::Continue) };
+    if lists {
         return if full { list(call, &asked) } else { Ok(Answer::Continue) };
     }
     let Ok(name) = call.tracee.text(asked.name) else { return Ok(Answer::Continue) };
-    let sets = matches!(call.op, Setxattr | Lsetxattr | Fsetxattr | Setxattrat);
     if is_refused(&name) && sets {
         return Err(libc::EOPNOTSUPP);
     }
     if name != CAPABILITY || !full {
         return Ok(Answer::Continue);
-    }
-    let gets = matches!(call.op, Getxattr | Lgetxattr | Fgetxattr | Getxattrat);
-    if gets && call.ownership().is_empty() {
-        return Err(libc::ENODATA);
     }
     if gets {
         let place = call.place(asked.at)?;
@@ -104,6 +106,7 @@ pub(super) fn xattr(call: &Call<'_>) -> Handled {
     } else {
         return Err(libc::ENODATA);
     };
+    call.still_waits()?;
     let status = look_at(&fd)?;
     copy_up(call.step.view(), fd.as_fd(), &status).map_err(|e| super::tracee::errno(&e))?;
     call.remember(fd.as_fd(), None, &Record { capability: Some(value), ..Record::default() })?;
