@@ -315,3 +315,20 @@ fn owners_may_be_discarded() {
     let results = over_debian(Who::Range, "single+discard", &[Step::new(script)]);
     assert_eq!(lines(&results[0]), ["0:0", "0", "made"]);
 }
+
+#[test]
+fn many_at_once_and_signals_change_no_answer() {
+    let (driver, sidecar) = debian(Who::Range);
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/drivers/stress.c");
+    let program = driver.path("base/usr/bin/stress");
+    run(Command::new("cc").args(["-O1", "-w", "-static", "-pthread", source, "-o"]).arg(&program));
+    let acts = [
+        json!({ "memory": { "dir": driver.path("memory"), "bytes": 1 << 30 } }),
+        driver.mount(&[json!([driver.path("base"), sidecar])], "memory"),
+        Step::new("cd /root && timeout 120 stress; stat -c %u:%g process9 thread63").act(),
+    ];
+    let told = Ran::of(&mut driver.command("single", &acts)).json();
+    let said = lines(&told["results"][2]);
+    assert_eq!(said[0], "wrong 0, failed 0, under signals", "{}", told["results"][2]);
+    assert_eq!(said[1..], ["9:7", "63:299"]);
+}
