@@ -61,7 +61,7 @@ enum Keeper {
 impl Keeper {
     fn truth(&self) -> &dyn Truth {
         match self {
-            Keeper::Kept(ownership) => ownership,
+            Keeper::Kept(ownership) => ownership.as_ref(),
             Keeper::Nobody(inherited) => inherited,
         }
     }
