@@ -48,17 +48,25 @@ impl Podman {
         command
     }
 
-    /// A podman command in a namespace in which programs of another platform run, too.
+    /// A podman command in a namespace in which programs of another platform run, too, and below it
+    /// in one that is not the whole machine's: crun binds device nodes only where it sees that it
+    /// can make none. Networks are its own, or it could mount no `/sys`.
     pub(crate) fn command_emulating(&self, platform: &str, arguments: &[&str]) -> Command {
+        let ids = self.dir.path().join("ids");
+        std::fs::write(&ids, "root:0:65536\n").unwrap();
+        let script = "mount --bind \"$1\" /etc/subuid; mount --bind \"$1\" /etc/subgid; shift
+            exec unshare --user --map-users=0,0,65536 --map-groups=0,0,65536 --setuid 0 --setgid 0 \
+                --net \"$@\"";
         let inner = self.command(arguments);
         let mut command = Command::new(super::cli::binary());
-        command.args(["unshare", "--platform", platform, "--"]);
-        command.arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+        command.args(["unshare", "--platform", platform, "--", "unshare", "--mount"]);
+        command.args(["sh", "-euc", script, "sh"]).arg(&ids).args(inner.get_args());
         for (name, value) in inner.get_envs() {
             if let Some(value) = value {
                 command.env(name, value);
             }
         }
+        command.stdin(Stdio::null());
         command
     }
 
