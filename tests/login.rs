@@ -138,3 +138,24 @@ fn a_password_that_is_typed_is_not_shown() {
     project.surroundings(&mut command);
     assert!(Ran::of(&mut command).fails(2).contains("--password-stdin"));
 }
+
+#[test]
+fn a_crash_writes_no_core_with_the_password() {
+    let project = Project::new();
+    // It lets connect, and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = silent.local_addr().unwrap().to_string();
+    project.write("password", "word\n");
+    let mut command = Command::new("sh");
+    let line = "ulimit -S -c unlimited; exec \"$0\" login \"$1\" --username me --password-stdin";
+    command.args(["-c", line, &binary().display().to_string(), &host]);
+    project.surroundings(&mut command);
+    let mut child =
+        command.stdin(fs::File::open(project.path("password")).unwrap()).spawn().unwrap();
+    silent.accept().unwrap();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("1"), "{core}");
+}

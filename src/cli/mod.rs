@@ -173,6 +173,9 @@ pub(crate) fn main() -> ExitCode {
             Err(error) => return render::error(&error, context.json),
         }
     }
+    if !needs_trees(&arguments.command) {
+        forbid_core_dumps();
+    }
     // `unshare` becomes another program, which is to find the signals as they were.
     let stays = !matches!(arguments.command, Command::Unshare(_));
     if stays && let Err(error) = context::Context::watch_signals() {
@@ -204,6 +207,17 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => render::error(&error, context.json),
     }
+}
+
+/// Keeps what a crash would write free of credentials. One byte rather than none: a limit of none
+/// still lets the kernel hand the dump to a program. Steps would inherit it, so that only commands
+/// without any do this.
+fn forbid_core_dumps() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Core).maximum;
+    let current = Some(maximum.map_or(1, |most| most.min(1)));
+    // To lower one's own limit can't fail.
+    setrlimit(Resource::Core, Rlimit { current, maximum }).ok();
 }
 
 /// Tells which commands unpack layers or run steps, and so must be root in a namespace.
