@@ -198,3 +198,52 @@ fn two_builds_share_a_store() {
     assert_eq!(project.run(&["list", "--json"]).json().as_array().unwrap().len(), 3);
     assert!(project.running().is_empty());
 }
+
+/// Kills builds at moments drawn by a seed; trees lie on disk, where they would outlive the build.
+fn killed_often(who: Who, name: &str, seed: u64) {
+    let script = "mkdir -p /srv/shut/in; touch /srv/shut/in/file; chown -R 33:44 /srv/shut
+        chmod 0 /srv/shut/in /srv/shut; sleep 0.2; head -c 3000000 /dev/zero > /srv/zeros";
+    let project = Project::with_tiny_base(who);
+    project.script(name, script).definition(name, &[name]);
+    let mut state = seed;
+    let mut early = 0;
+    for _ in 0..50 {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut child = project
+            .command(&["build", name, "--no-cache", "--memory", "0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis((state >> 33) % 900));
+        early += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_for("its processes to go", || processes_with(name).is_empty());
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!mounts.contains(project.store().to_str().unwrap()), "{mounts}");
+    }
+    assert!(early > 10, "only {early} of 50 were killed before their end");
+    let built = project.run(&["build", name, "--no-cache", "--memory", "0"]).ok();
+    assert_eq!(project.running(), Vec::<String>::new());
+    assert_eq!(names(&project.path("tmp")), Vec::<String>::new());
+    let fresh = Project::with_tiny_base(Who::Root);
+    fresh.script(name, script).definition(name, &[name]);
+    assert_eq!(built, fresh.build(name));
+}
+
+#[test]
+fn fifty_kills_of_roots_builds_leave_nothing() {
+    killed_often(Who::Root, "often-root", 1);
+}
+
+#[test]
+fn fifty_kills_of_builds_with_a_range_leave_nothing() {
+    killed_often(Who::Range, "often-range", 2);
+}
+
+#[test]
+fn fifty_kills_of_builds_with_one_id_leave_nothing() {
+    killed_often(Who::Single, "often-single", 3);
+}
