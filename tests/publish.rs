@@ -10,7 +10,7 @@ use ocibuild::report::Silent;
 use ocibuild::transfer::{Options, Sink, Source, copy};
 
 use crate::double::{Double, Reply};
-use crate::support::cli::Project;
+use crate::support::cli::{Project, Who};
 use crate::support::memory::Memory;
 use crate::support::registry::Registry;
 use crate::support::run;
@@ -167,4 +167,39 @@ fn a_registry_that_lists_referrers_itself_is_believed_page_by_page() {
         .map(crate::double::Request::line)
         .collect();
     assert_eq!(puts.len(), 1, "the registry said that it lists it: {puts:?}");
+}
+
+#[test]
+fn tags_move_everywhere_but_where_a_destination_fails_or_the_branch_is_another() {
+    let (one, two) = (Registry::plain(), Registry::plain());
+    let refusing = Double::start(|request, _| match request.target.as_str() {
+        "/v2/" => Reply::new(200),
+        _ if request.method == "HEAD" => Reply::new(404),
+        _ => Reply::new(403).body(r#"{"errors":[{"code":"DENIED","message":"not you"}]}"#),
+    });
+    let project = Project::with_tiny_base(Who::Root);
+    let (a, b, c) = (one.image("a:1"), two.image("b:2"), format!("{}/c:3", refusing.host()));
+    let push = |more: &[&str], reference: &str| {
+        let arguments = [&["push", "localhost/tiny:1", "--to", &a, "--to", &b], more].concat();
+        let mut command = project.command(&arguments);
+        for name in ["GITHUB_REF", "GITHUB_REF_NAME", "GITLAB_CI", "CI_COMMIT_BRANCH"] {
+            command.env_remove(name);
+        }
+        crate::support::cli::Ran::of(command.env("GITHUB_REF", reference))
+    };
+    let has = |name: &str| open(name).resolve(&name.parse().unwrap()).is_ok();
+
+    let stderr = push(&["--require-branch", "main"], "refs/heads/other").fails(1);
+    assert!(stderr.contains("no tag was moved") && stderr.contains("`other`"), "{stderr}");
+    assert!(!has(&a) && !has(&b));
+    let stderr = push(&["--to", &c], "refs/heads/main").fails(1);
+    assert!(stderr.contains("not you"), "{stderr}");
+    assert!(has(&a) && has(&b));
+    assert_eq!(raw(&a), raw(&b));
+    let again = push(&["--require-branch", "main", "--json"], "refs/heads/main").json();
+    assert_eq!(again[0]["bytes"], 0, "{again}");
+    assert_eq!(
+        (&again[0]["tags"], &again[1]["tags"]),
+        (&serde_json::json!(["1"]), &serde_json::json!(["2"]))
+    );
 }

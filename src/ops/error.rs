@@ -77,6 +77,19 @@ pub enum Error {
         /// What is missing.
         platforms: Vec<Platform>,
     },
+    /// A platform that a destination should have by now.
+    #[error(
+        "{destination} does not have {manifest}, which the index lists: no tag was moved anywhere"
+    )]
+    PlatformLost {
+        /// Where.
+        destination: Reference,
+        /// The platform's manifest.
+        manifest: crate::oci::Digest,
+    },
+    /// Tags that move from another branch only.
+    #[error("everything was pushed, but no tag was moved: {0}")]
+    TagsHeld(String),
     /// A document of an image that makes no sense.
     #[error("the image `{reference}` is damaged")]
     Damaged {
@@ -157,6 +170,7 @@ impl Fault for Error {
                 "build them, or name what was pushed for {}: `ocibuild index NAME REF@sha256:…`",
                 fault::list_of(platforms)
             )),
+            Error::PlatformLost { .. } => Some("push again".to_owned()),
             Error::Damaged { .. } | Error::Config { .. } => {
                 Some("pull or build it again".to_owned())
             }

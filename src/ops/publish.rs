@@ -1,12 +1,17 @@
 //! `push`: an image of the store to its registry and its further destinations, the same bytes to
 //! each. A destination's tag moves when everything below it is there.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
 use serde::Serialize;
 
 use crate::fault;
 use crate::oci::{Digest, Document, Reference};
+use crate::registry::Repository;
 use crate::store::Store;
-use crate::transfer::{self, Source};
+use crate::transfer::{self, Sink, Source};
 
 use super::Access;
 use super::access::Origins;
@@ -25,7 +30,9 @@ pub struct PushOptions {
     pub by_digest: bool,
     /// Further tags to move.
     pub tags: Vec<String>,
-    /// How many blobs travel at once.
+    /// Send everything, but move no tag.
+    pub hold_tags: bool,
+    /// How many blobs travel at once, to all destinations together.
     pub jobs: usize,
     /// How to reach registries.
     pub access: Access,
@@ -40,6 +47,7 @@ impl PushOptions {
             only: false,
             by_digest: false,
             tags: Vec::new(),
+            hold_tags: false,
             jobs: 4,
             access,
         }
@@ -55,6 +63,8 @@ pub struct PushReport {
     pub destination: Reference,
     /// What the destination now has: the index, or with `by_digest` a platform's manifest.
     pub digest: Digest,
+    /// The tags that were moved.
+    pub tags: Vec<String>,
     /// Blobs that were sent.
     pub blobs: u64,
     /// Their bytes.
@@ -68,61 +78,195 @@ pub struct PushReport {
 /// Annotation of a name in the store: where its definition wants it pushed too.
 pub(super) const ALSO: &str = "dev.ocibuild.also";
 
-/// Pushes images. With several destinations one's failure does not undo what others have.
+/// One destination of an image, and what it is to get.
+struct Way<'a> {
+    image: &'a Reference,
+    destination: &'a Reference,
+    documents: &'a [Document],
+    registry: Repository,
+    origins: Origins<'a>,
+}
+
+/// Pushes images: everything below the tags to all destinations at once, then it is read back
+/// everywhere, and only then tags move. A destination that fails keeps no other from its tags; one
+/// that holds something else than the store does keeps all.
 pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Vec<PushReport>, Error> {
     let store = context.open()?;
+    with_ways(options, context, &store, |ways| push_image(ways, options, &store, context))
+}
+
+/// Calls a function for each image, with its destinations.
+fn with_ways<T>(
+    options: &PushOptions,
+    context: &Context<'_>,
+    store: &Store,
+    mut each: impl FnMut(&[Way<'_>]) -> Result<Vec<T>, Error>,
+) -> Result<Vec<T>, Error> {
     let mut pushes = Vec::new();
-    for image in images(options, &store)? {
-        let destinations = destinations(&image, options, &store)?;
+    for image in images(options, store)? {
+        let destinations = destinations(&image, options, store)?;
         pushes.push((image, destinations));
     }
     // An image's first destination is the one that was named; the definition's further ones have
     // their own credentials.
     let named = pushes.iter().filter_map(|(_, destinations)| destinations.first());
     let registries = options.access.registries(named, context);
-    let mut reports = Vec::new();
-    for (image, destinations) in pushes {
-        let documents = documents(&image, options.by_digest, &store)?;
+    let mut results = Vec::new();
+    for (image, destinations) in &pushes {
+        let documents = documents(image, options.by_digest, store)?;
+        let mut ways = Vec::new();
         for destination in destinations {
-            let registry = registries.open(&destination);
+            // Base layers that no step had to see were never here; they come from their registry.
+            let mut blobs = Vec::new();
             for document in &documents {
-                let mut tags = Vec::new();
-                if !options.by_digest {
-                    tags.push(destination.tag().unwrap_or("latest").to_owned());
-                    tags.extend(options.tags.iter().cloned());
+                for (_, manifest) in inspect::manifests(image, document, store)? {
+                    blobs.extend(manifest.layers);
                 }
-                // Base layers that no step had to see were never here; they come from their registry.
-                let manifests = inspect::manifests(&image, document, &store)?;
-                let blobs = manifests.iter().flat_map(|(_, manifest)| &manifest.layers);
-                let origins = Origins::new(&store, &registries, blobs)?;
-                let copy = transfer::Options {
-                    jobs: options.jobs,
-                    fallbacks: vec![&origins],
-                    ..transfer::Options::default()
-                };
-                context.report.note(&format!("pushing {image} to {destination}"));
-                let summary = transfer::copy(
-                    &store,
-                    &registry,
-                    document,
-                    &tags,
-                    &copy,
-                    context.report.as_ref(),
-                )?;
-                note_origins(&store, document, &destination)?;
-                reports.push(PushReport {
-                    image: image.clone(),
-                    destination: destination.clone(),
-                    digest: document.digest(),
-                    blobs: summary.written,
-                    bytes: summary.bytes,
-                    existed: summary.existed,
-                    mounted: summary.mounted,
-                });
             }
+            ways.push(Way {
+                image,
+                destination,
+                documents: &documents,
+                registry: registries.open(destination),
+                origins: Origins::new(store, &registries, &blobs)?,
+            });
+        }
+        results.extend(each(&ways)?);
+    }
+    Ok(results)
+}
+
+fn push_image(
+    ways: &[Way<'_>],
+    options: &PushOptions,
+    store: &Store,
+    context: &Context<'_>,
+) -> Result<Vec<PushReport>, Error> {
+    // Within a registry one after the other: the second repository then mounts what the first got.
+    let mut hosts: BTreeMap<&str, Vec<&Way<'_>>> = BTreeMap::new();
+    for way in ways {
+        hosts.entry(way.destination.registry()).or_default().push(way);
+    }
+    let jobs = (options.jobs / hosts.len().max(1)).max(1);
+    let sent: Mutex<Vec<(&Way<'_>, Result<Vec<PushReport>, Error>)>> = Mutex::default();
+    let send = |ways: &[&Way<'_>]| -> Vec<Result<Vec<PushReport>, Error>> {
+        ways.iter().map(|way| way.send(jobs, store, context)).collect()
+    };
+    thread::scope(|scope| {
+        for ways in hosts.values() {
+            let (sent, send) = (&sent, &send);
+            scope.spawn(move || {
+                let results = send(ways);
+                let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+                sent.extend(ways.iter().copied().zip(results));
+            });
+        }
+    });
+    let mut sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
+    sent.sort_by_key(|(way, _)| ways.iter().position(|one| one.destination == way.destination));
+    for (way, result) in &sent {
+        if result.is_ok() {
+            way.check()?;
         }
     }
-    Ok(reports)
+    let (mut reports, mut failed) = (Vec::new(), Vec::new());
+    for (way, result) in sent {
+        match result.and_then(|reports| way.tag(reports, options)) {
+            Ok(done) => reports.extend(done),
+            Err(error) => failed.push((way.destination, error)),
+        }
+    }
+    if !failed.is_empty() {
+        for report in &reports {
+            context.report.note(&format!("{} is done", report.destination));
+        }
+        for (destination, error) in failed.iter().skip(1) {
+            context.report.warning(&format!("{destination} failed, too: {error}"));
+        }
+    }
+    match failed.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(reports),
+    }
+}
+
+impl Way<'_> {
+    /// Sends everything below the tags.
+    fn send(
+        &self,
+        jobs: usize,
+        store: &Store,
+        context: &Context<'_>,
+    ) -> Result<Vec<PushReport>, Error> {
+        let Way { image, destination, .. } = self;
+        let report = context.report.as_ref();
+        report.note(&format!("pushing {image} to {destination}"));
+        let mut reports = Vec::new();
+        for document in self.documents {
+            let copy = transfer::Options {
+                jobs,
+                fallbacks: vec![&self.origins],
+                ..transfer::Options::default()
+            };
+            let summary = transfer::copy(store, &self.registry, document, &[], &copy, report)?;
+            note_origins(store, document, destination)?;
+            reports.push(PushReport {
+                image: (*image).clone(),
+                destination: (*destination).clone(),
+                digest: document.digest(),
+                tags: Vec::new(),
+                blobs: summary.written,
+                bytes: summary.bytes,
+                existed: summary.existed,
+                mounted: summary.mounted,
+            });
+        }
+        Ok(reports)
+    }
+
+    /// Reads back what the tags are to stand for, and sees that every platform of it is there.
+    fn check(&self) -> Result<(), Error> {
+        for document in self.documents {
+            if self.registry.read_back(&document.descriptor())?.bytes() != document.bytes() {
+                return Err(transfer::Error::ReadBack { digest: document.digest() }.into());
+            }
+            if !document.is_index() {
+                continue;
+            }
+            for entry in document.index().map_err(transfer::Error::from)?.manifests {
+                if !self.registry.has_document(&entry)? {
+                    return Err(Error::PlatformLost {
+                        destination: self.destination.clone(),
+                        manifest: entry.digest,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tags(&self, options: &PushOptions) -> Vec<String> {
+        if options.by_digest || options.hold_tags {
+            return Vec::new();
+        }
+        let own = self.destination.tag().unwrap_or("latest").to_owned();
+        std::iter::once(own).chain(options.tags.iter().cloned()).collect()
+    }
+
+    /// Moves the tags.
+    fn tag(
+        &self,
+        mut reports: Vec<PushReport>,
+        options: &PushOptions,
+    ) -> Result<Vec<PushReport>, Error> {
+        for (document, report) in self.documents.iter().zip(&mut reports) {
+            for tag in self.tags(options) {
+                self.registry.put_document(document, Some(&tag))?;
+                report.tags.push(tag);
+            }
+        }
+        Ok(reports)
+    }
 }
 
 fn images(options: &PushOptions, store: &Store) -> Result<Vec<Reference>, Error> {
