@@ -136,6 +136,9 @@ fn with_ways<T>(
     Ok(results)
 }
 
+/// What came of sending to one destination.
+type Sent = Result<Vec<PushReport>, Error>;
+
 fn push_image(
     ways: &[Way<'_>],
     options: &PushOptions,
@@ -148,8 +151,8 @@ fn push_image(
         hosts.entry(way.destination.registry()).or_default().push(way);
     }
     let jobs = (options.jobs / hosts.len().max(1)).max(1);
-    let sent: Mutex<Vec<(&Way<'_>, Result<Vec<PushReport>, Error>)>> = Mutex::default();
-    let send = |ways: &[&Way<'_>]| -> Vec<Result<Vec<PushReport>, Error>> {
+    let sent = Mutex::new(Vec::new());
+    let send = |ways: &[&Way<'_>]| -> Vec<Sent> {
         ways.iter().map(|way| way.send(jobs, store, context)).collect()
     };
     thread::scope(|scope| {
