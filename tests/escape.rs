@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
+use crate::support::base;
 use crate::support::cli::{Project, Ran, Who};
 use crate::support::driver::{Driver, Step, lines};
 use crate::support::run;
@@ -21,8 +22,25 @@ fn compiled(driver: &Driver) -> PathBuf {
     program
 }
 
+/// The tiny base as a namespace with one id unpacks it.
+fn tiny_with_one_id(who: Who) -> Driver {
+    let driver = Driver::of(who);
+    let tar = driver.path("home/tiny.tar");
+    std::fs::write(&tar, base::tiny()).unwrap();
+    let folder = driver.path("base");
+    let script = format!(
+        "mkdir {0} && tar -xpf {1} -C {0} --no-same-owner --exclude='./dev/*'",
+        folder.display(),
+        tar.display()
+    );
+    let told = Ran::of(&mut driver.command("single", &[json!({ "shell": script })])).json();
+    assert_eq!(told["results"][0]["code"], 0, "{told}");
+    driver
+}
+
 fn nothing_gets_out(who: Who, request: &str) {
-    let driver = Driver::with_tiny_base(who);
+    let driver =
+        if request == "single" { tiny_with_one_id(who) } else { Driver::with_tiny_base(who) };
     let program = compiled(&driver);
     let secret = driver.path("outside");
     std::fs::write(&secret, "x").unwrap();
@@ -63,6 +81,11 @@ fn nothing_gets_out_of_a_step_of_roots() {
 #[test]
 fn nothing_gets_out_of_a_step_of_an_ordinary_users() {
     nothing_gets_out(Who::Range, "range");
+}
+
+#[test]
+fn nothing_gets_out_of_a_step_with_one_id() {
+    nothing_gets_out(Who::Range, "single");
 }
 
 #[test]
