@@ -70,9 +70,10 @@ pub(super) fn supervision(needed: bool) -> Finding {
     }
     if number("/proc/sys/kernel/yama/ptrace_scope") == Some(3) {
         let text = "Yama forbids looking into other processes (kernel.yama.ptrace_scope is 3)";
+        // The light form for root and ranges looks into them, too.
         let fix = "have the administrator set kernel.yama.ptrace_scope to 2 or less and restart \
                    the machine; 3 can't be taken back";
-        return Finding::lack(subject, without, &Lack::new(text, fix));
+        return Finding::lack(subject, State::Broken, &Lack::new(text, fix));
     }
     Finding::works(subject, "the kernel hands their system calls to a supervisor")
 }
