@@ -53,6 +53,12 @@ fn a_user_with_one_id_gives_the_digest_of_root() {
         assert_eq!(user.run(&again).ok(), expected, "{who:?}, on an unpacked parent");
         let on_disk = ["build", "owners", "--no-cache", "--memory", "0"];
         assert_eq!(user.run(&on_disk).ok(), expected, "{who:?}, on disk");
+        let copied = [&on_disk[..], &["--tree", "plain"]].concat();
+        let ran = user.run(&copied);
+        assert!(ran.stderr().contains("tree plain"), "{}", ran.stderr());
+        assert_eq!(ran.ok(), expected, "{who:?}, in a copy on disk");
+        let copied = ["build", "owners", "--no-cache", "--tree", "plain"];
+        assert_eq!(user.run(&copied).ok(), expected, "{who:?}, in a copy in memory");
     }
 }
 
@@ -222,6 +228,11 @@ fn the_place_of_the_store_does_not_matter() {
             "xfs",
             "truncate -s 400M \"$TMPDIR/disk\"; mkfs.xfs -q \"$TMPDIR/disk\"
              mount -o loop \"$TMPDIR/disk\" \"$OCIBUILD_STORE\"",
+        ),
+        (
+            "bindfs, with a copy of the layers elsewhere",
+            "mkdir \"$TMPDIR/below\"; bindfs \"$TMPDIR/below\" \"$OCIBUILD_STORE\"
+             set -- \"$@\" --memory 0 --tree plain",
         ),
         (
             "ext4 without a tree in memory",

@@ -113,6 +113,15 @@ pub enum Error {
         #[source]
         source: rootfs::Why,
     },
+    /// No place for a copy of the layers.
+    #[error("the layers can't be copied to {}", dir.display())]
+    NoCopy {
+        /// The folder.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: rootfs::Why,
+    },
     /// Two passes over one tree that gave different bytes.
     #[error("the tree of the layer `{layer}` changed while it was packed: {first}, then {second}")]
     Unstable {
@@ -212,7 +221,9 @@ impl Fault for Error {
             Error::Rootfs(error) => error.kind(),
             Error::Sandbox(error) => error.kind(),
             Error::Plan(error) => error.kind(),
-            Error::Foreign { .. } | Error::NoTree { .. } => Kind::Environment,
+            Error::Foreign { .. } | Error::NoTree { .. } | Error::NoCopy { .. } => {
+                Kind::Environment
+            }
             Error::Unstable { .. } | Error::Thread => Kind::Bug,
             _ => Kind::Failed,
         }
@@ -234,6 +245,7 @@ impl Fault for Error {
                  with `--by-digest`, and join the platforms with `ocibuild index`",
                 lack.fix()
             )),
+            Error::NoCopy { source, .. } => Some(source.hint().to_owned()),
             Error::NoTree { source, .. } => {
                 Some(format!("{}; or have the layers copied, with `--tree plain`", source.hint()))
             }

@@ -212,6 +212,7 @@ impl<'a> Maker<'a> {
                 self.options.scratch,
                 self.options.memory,
                 self.options.tree,
+                self.options.mode,
                 report,
             )?),
         })

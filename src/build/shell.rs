@@ -80,7 +80,8 @@ pub fn run_in_image(
     let trees = Trees::new(store, at.elsewhere, at.mode, host.report);
     let lowers = trees.unpack_all(layers)?;
     let run = store.begin_run(host.report)?;
-    let mut workplace = Workplace::new(run.path(), at.scratch, at.memory, at.tree, host.report)?;
+    let mut workplace =
+        Workplace::new(run.path(), at.scratch, at.memory, at.tree, at.mode, host.report)?;
     let place = workplace.place(false, || Ok(rootfs::size_of(&lowers)?))?;
     let tree = Tree::new(place.kind, &lowers, &place.folder.join("tree"), &step::extras(host))?;
     let memory = |path: &str, mode: u32| Mount {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::build::Error;
 use crate::disk;
 use crate::report::Report;
-use crate::rootfs::{self, Space, TreeKind, TreeRequest};
+use crate::rootfs::{self, Space, TreeKind, TreeRequest, Why};
+use crate::sandbox::Mode;
 use crate::store::Run;
 
 /// The share of the memory that is available which a build's trees may take.
@@ -38,6 +39,8 @@ pub(super) struct Workplace<'a> {
     scratch: Option<PathBuf>,
     disk: Option<Disk>,
     request: TreeRequest,
+    /// Whether owners are kept beside the trees.
+    by_inode: bool,
     report: &'a dyn Report,
     next: u32,
 }
@@ -46,6 +49,8 @@ pub(super) struct Workplace<'a> {
 struct Disk {
     folder: PathBuf,
     kind: TreeKind,
+    /// Why no plain tree may lie there.
+    why_not: Option<Why>,
     /// Its owner where it is not in the store.
     _run: Option<Run>,
 }
@@ -65,6 +70,7 @@ impl<'a> Workplace<'a> {
         scratch: Option<&Path>,
         memory: Option<u64>,
         request: TreeRequest,
+        mode: Mode,
         report: &'a dyn Report,
     ) -> Result<Workplace<'a>, Error> {
         rootfs::claim(run)?;
@@ -90,8 +96,17 @@ impl<'a> Workplace<'a> {
             Run::sweep_in(scratch, report);
         }
         let run = run.to_owned();
-        let (disk, next) = (None, 0);
-        Ok(Workplace { memory, stacks_in_memory, run, scratch, disk, request, report, next })
+        Ok(Workplace {
+            memory,
+            stacks_in_memory,
+            run,
+            scratch,
+            disk: None,
+            request,
+            by_inode: mode == Mode::Single,
+            report,
+            next: 0,
+        })
     }
 
     /// Makes a folder for a layer, in memory unless `on_disk`. `size` tells how much a plain tree of
@@ -128,16 +143,21 @@ impl<'a> Workplace<'a> {
     fn folder(&mut self, in_memory: bool, kind: TreeKind) -> Result<Place, Error> {
         self.next += 1;
         let name = self.next.to_string();
-        let folder = match self.memory.as_ref().filter(|_| in_memory) {
-            Some(memory) => memory.path().join(name),
-            None => self.disk()?.folder.join(name),
+        let folder = if let Some(memory) = self.memory.as_ref().filter(|_| in_memory) {
+            memory.path().join(name)
+        } else {
+            let disk = self.disk()?;
+            if let Some(source) = disk.why_not.take() {
+                return Err(Error::NoCopy { dir: disk.folder.clone(), source });
+            }
+            disk.folder.join(name)
         };
         disk::make_dirs(&folder)?;
         Ok(Place { folder, in_memory, kind })
     }
 
     /// Returns the place on disk, having found out what works there.
-    fn disk(&mut self) -> Result<&Disk, Error> {
+    fn disk(&mut self) -> Result<&mut Disk, Error> {
         let found = match self.disk.take() {
             Some(disk) => disk,
             None => self.find_disk()?,
@@ -174,7 +194,11 @@ impl<'a> Workplace<'a> {
                 }
             },
         };
-        Ok(Disk { folder, kind, _run: run })
+        let why_not = match kind {
+            TreeKind::Plain => rootfs::probe_plain(&folder, self.by_inode).err(),
+            TreeKind::Overlay => None,
+        };
+        Ok(Disk { folder, kind, why_not, _run: run })
     }
 
     /// Tells whether so much more finds room in memory.

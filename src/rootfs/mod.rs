@@ -42,7 +42,7 @@ pub use extras::Extras;
 pub use memory::available_memory;
 pub use overlay::{Mounted, mount};
 pub use plain::{PlainTree, each};
-pub use probe::{Why, is_network, probe_overlay, probe_owners, probe_reflink};
+pub use probe::{Why, is_network, probe_overlay, probe_owners, probe_plain, probe_reflink};
 pub use queue::in_parallel;
 pub use records::{Inherited, records};
 pub use remove::remove_tree;

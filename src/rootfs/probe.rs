@@ -50,6 +50,28 @@ pub fn probe_overlay(dir: &Path, layers: &Path) -> Result<(), Why> {
     })
 }
 
+/// Tells whether a plain tree in `dir` would be as an overlay is. `by_inode` is whether owners are kept
+/// beside it.
+pub fn probe_plain(dir: &Path, by_inode: bool) -> Result<(), Why> {
+    let system = file_system(dir);
+    let flags = rustix::fs::statvfs(dir).map(|stat| stat.f_flag);
+    let refused = |what, hint| Err(Why { what, file_system: system.clone(), hint, source: None });
+    if by_inode && system == "fuse" {
+        return refused(
+            "files there have no numbers that last, by which their owners could be kept",
+            "choose a folder on a local disk with --scratch",
+        );
+    }
+    // The supervisor of one id looks after these bits itself.
+    if !by_inode && flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::NOSUID)) {
+        return refused(
+            "set-user-ID programs, as `su`, don't work there: it is mounted nosuid",
+            "choose a folder on another file system with --scratch, or build with --mode=single",
+        );
+    }
+    Ok(())
+}
+
 /// Tells whether copies in `to` of files in `from` can share their blocks.
 pub fn probe_reflink(from: &Path, to: &Path) -> bool {
     let mut shared = false;
