@@ -270,6 +270,28 @@ fn the_place_of_the_store_does_not_matter() {
 }
 
 #[test]
+fn a_copy_of_the_layers_is_refused_where_its_owners_or_programs_would_be_wrong() {
+    for (who, mount, why) in [
+        (Who::Root, "mount -t tmpfs -o nosuid,mode=1777 none scratch", "mounted nosuid"),
+        (Who::Single, "bindfs -o allow_other below scratch", "no numbers that last"),
+    ] {
+        let project = small(who);
+        for folder in ["below", "scratch"] {
+            std::fs::create_dir(project.path(folder)).unwrap();
+            crate::support::run(Command::new("chmod").arg("1777").arg(project.path(folder)));
+        }
+        let script =
+            format!("{mount}; status=0; \"$@\" || status=$?; umount scratch; exit $status");
+        let tool = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", &script, "sh"];
+        let scratch = project.path("scratch");
+        let line = ["build", "small", "--memory", "0", "--tree", "plain", "--scratch"];
+        let line = [&line[..], &[scratch.to_str().unwrap()]].concat();
+        let told = Ran::of(&mut project.command_under(&tool, &line)).fails(3);
+        assert!(told.contains(why) && told.contains("hint: "), "{told}");
+    }
+}
+
+#[test]
 fn the_recipes_own_times_and_owners_do_not_matter() {
     let expected = expected();
     let project = small(Who::Root);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Mutex;
 
 use ocibuild::http::{Client, Config};
 use ocibuild::oci::{Descriptor, Digest, Document, Platform, Reference, media_type};
@@ -202,4 +203,36 @@ fn tags_move_everywhere_but_where_a_destination_fails_or_the_branch_is_another()
         (&again[0]["tags"], &again[1]["tags"]),
         (&serde_json::json!(["1"]), &serde_json::json!(["2"]))
     );
+}
+
+#[test]
+fn a_destination_that_lost_a_platform_keeps_every_tag_where_it_is() {
+    let registry = Registry::plain();
+    // Takes everything and gives manifests back, but denies to have any.
+    let kept: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::default();
+    let forgetful = Double::start(move |request, _| {
+        let name = request.target.split('/').next_back().unwrap().to_owned();
+        let is_manifest = request.target.contains("/manifests/");
+        match request.method.as_str() {
+            "PUT" if is_manifest => {
+                kept.lock().unwrap().insert(name, request.body.clone());
+                Reply::new(201)
+            }
+            "GET" if is_manifest => match kept.lock().unwrap().get(&name) {
+                Some(bytes) => Reply::new(200)
+                    .with("Content-Type", Document::read(bytes.clone(), None).unwrap().media_type())
+                    .body(bytes.clone()),
+                None => Reply::new(404),
+            },
+            "HEAD" if is_manifest => Reply::new(404),
+            _ => Reply::new(200),
+        }
+    });
+    let project = Project::with_tiny_base(Who::Root);
+    let (good, bad) = (registry.image("a:1"), format!("{}/b:1", forgetful.host()));
+    let told = project.run(&["push", "localhost/tiny:1", "--to", &good, "--to", &bad]).fails(1);
+    assert!(told.contains("no tag was moved anywhere") && told.contains(&bad), "{told}");
+    assert!(open(&good).resolve(&good.parse().unwrap()).is_err());
+    assert_eq!(forgetful.count("PUT /v2/b/manifests/1"), 0);
+    assert_eq!(forgetful.count("PUT /v2/b/manifests/sha256:"), 2, "the image and its index");
 }

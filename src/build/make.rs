@@ -228,12 +228,8 @@ impl<'a> Maker<'a> {
             Mode::Root | Mode::Range { .. } if self.nodes || has_nodes(lowers) => Scope::Nodes,
             Mode::Root | Mode::Range { .. } => Scope::Light,
         };
-        let merged = tree.merged();
-        let ownership = match tree {
-            Tree::Overlay(mounted) => Ownership::overlay(scope, merged, mounted.upper(), lowers),
-            Tree::Plain(_) => Ownership::plain(scope, merged, lowers),
-        };
-        let ownership = ownership.at("keep the owners of", merged)?;
+        let ownership =
+            Ownership::of_tree(scope, tree, lowers).at("keep the owners of", tree.merged())?;
         Ok(Keeper::Kept(Box::new(ownership)))
     }
 
@@ -324,17 +320,14 @@ impl<'a> Maker<'a> {
         });
         drop(keeper);
         let is_empty = changes.is_empty();
-        let (upper, layer_below) = match tree {
-            Tree::Overlay(mounted) => {
-                let tree = mounted.unmount()?;
-                (tree.clone(), Lower { tree, sidecar: None, ledger: Arc::clone(&ledger) })
-            }
+        let as_lower = |tree| Lower { tree, sidecar: None, ledger: Arc::clone(&ledger) };
+        let layer_below = match tree {
+            Tree::Overlay(mounted) => as_lower(mounted.unmount()?),
             // Nothing runs in it any more.
             Tree::Plain(plain) if last || is_empty => {
-                let tree = plain.merged().to_owned();
-                let standing = Standing { tree: plain, home, in_memory, fresh: None };
-                self.standing = Some(standing);
-                (tree.clone(), Lower { tree, sidecar: None, ledger: Arc::clone(&ledger) })
+                let lower = as_lower(plain.merged().to_owned());
+                self.standing = Some(Standing { tree: plain, home, in_memory, fresh: None });
+                lower
             }
             Tree::Plain(plain) => {
                 let list: Vec<_> = changes
@@ -350,13 +343,14 @@ impl<'a> Maker<'a> {
                 let lower = plain.set_aside(&aside.join("layer"), &list, &ledger)?;
                 let fresh = Some(lower.clone());
                 self.standing = Some(Standing { tree: plain, home, in_memory, fresh });
-                (lower.tree.clone(), lower)
+                lower
             }
         };
         if is_empty {
             let made = Made { diff_id: None, home: below_home, pack: None };
             return Ok(Attempt::Made(Box::new(made)));
         }
+        let upper = layer_below.tree.clone();
         self.parents.push(Parent::Fresh(layer_below));
         let pack = Pack {
             layer: layer.name.clone(),

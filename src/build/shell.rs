@@ -112,13 +112,8 @@ pub fn run_in_image(
         Mode::Single => Scope::Full,
         Mode::Root | Mode::Range { .. } => Scope::Nodes,
     };
-    let ownership = match &tree {
-        Tree::Overlay(mounted) => {
-            Ownership::overlay(scope, tree.merged(), mounted.upper(), &lowers)
-        }
-        Tree::Plain(_) => Ownership::plain(scope, tree.merged(), &lowers),
-    };
-    let ownership = ownership.at("keep the owners of", tree.merged())?;
+    let ownership =
+        Ownership::of_tree(scope, &tree, &lowers).at("keep the owners of", tree.merged())?;
     let owners = Owners::Kept(&ownership);
     host.report.hold(true);
     let outcome = sandbox::attach(&spec, owners, command.terminal, &stop::register());

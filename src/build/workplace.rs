@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::build::Error;
 use crate::disk;
 use crate::report::Report;
-use crate::rootfs::{self, Space, TreeKind, TreeRequest, Why};
+use crate::rootfs::{self, Space, TreeKind, TreeRequest};
 use crate::sandbox::Mode;
 use crate::store::Run;
 
@@ -49,8 +49,6 @@ pub(super) struct Workplace<'a> {
 struct Disk {
     folder: PathBuf,
     kind: TreeKind,
-    /// Why no plain tree may lie there.
-    why_not: Option<Why>,
     /// Its owner where it is not in the store.
     _run: Option<Run>,
 }
@@ -146,18 +144,20 @@ impl<'a> Workplace<'a> {
         let folder = if let Some(memory) = self.memory.as_ref().filter(|_| in_memory) {
             memory.path().join(name)
         } else {
-            let disk = self.disk()?;
-            if let Some(source) = disk.why_not.take() {
-                return Err(Error::NoCopy { dir: disk.folder.clone(), source });
+            let by_inode = self.by_inode;
+            let dir = &self.disk()?.folder;
+            if kind == TreeKind::Plain {
+                rootfs::probe_plain(dir, by_inode)
+                    .map_err(|source| Error::NoCopy { dir: dir.clone(), source })?;
             }
-            disk.folder.join(name)
+            dir.join(name)
         };
         disk::make_dirs(&folder)?;
         Ok(Place { folder, in_memory, kind })
     }
 
     /// Returns the place on disk, having found out what works there.
-    fn disk(&mut self) -> Result<&mut Disk, Error> {
+    fn disk(&mut self) -> Result<&Disk, Error> {
         let found = match self.disk.take() {
             Some(disk) => disk,
             None => self.find_disk()?,
@@ -194,11 +194,7 @@ impl<'a> Workplace<'a> {
                 }
             },
         };
-        let why_not = match kind {
-            TreeKind::Plain => rootfs::probe_plain(&folder, self.by_inode).err(),
-            TreeKind::Overlay => None,
-        };
-        Ok(Disk { folder, kind, why_not, _run: run })
+        Ok(Disk { folder, kind, _run: run })
     }
 
     /// Tells whether so much more finds room in memory.

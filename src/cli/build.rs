@@ -100,11 +100,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         }
         built.push(image);
     }
-    if let Some(path) = &args.digest_file {
-        let lines: String = built.iter().map(|image| format!("{}\n", image.digest)).collect();
-        ocibuild::disk::write_whole(&context.absolute(path), lines.as_bytes())
-            .map_err(ops::Error::from)?;
-    }
+    let digests = built.iter().map(|image| image.digest);
+    context.write_digests(args.digest_file.as_deref(), digests)?;
     render::result(&built, context.json, |built| {
         built.iter().map(|image| format!("{}\n", image.digest)).collect()
     })?;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ocibuild::disk;
+use ocibuild::oci::Digest;
 use ocibuild::ops;
 use ocibuild::report::Report;
 use ocibuild::rootfs::{self, TreeRequest};
@@ -176,6 +178,17 @@ impl Context {
     /// Returns a variable of the caller's environment.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str)
+    }
+
+    /// Writes digests to the file that `--digest-file` names, one a line.
+    pub(crate) fn write_digests(
+        &self,
+        path: Option<&Path>,
+        digests: impl Iterator<Item = Digest>,
+    ) -> Result<(), ops::Error> {
+        let Some(path) = path else { return Ok(()) };
+        let lines: String = digests.map(|digest| format!("{digest}\n")).collect();
+        Ok(disk::write_whole(&self.absolute(path), lines.as_bytes())?)
     }
 
     /// Makes a path on the command line absolute.

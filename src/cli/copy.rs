@@ -49,11 +49,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         access: args.credentials.access(context)?,
     };
     let copied = ops::copy(&options, &context.ops())?;
-    if let Some(path) = &args.digest_file {
-        let line = format!("{}\n", copied.digest);
-        ocibuild::disk::write_whole(&context.absolute(path), line.as_bytes())
-            .map_err(ops::Error::from)?;
-    }
+    context.write_digests(args.digest_file.as_deref(), std::iter::once(copied.digest))?;
     render::result(&copied, context.json, |copied| {
         let name = &copied.destination;
         if name.digest().is_some() {

@@ -94,11 +94,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         access: args.credentials.access(context)?,
     };
     let pushed = ops::push(&options, &context.ops())?;
-    if let Some(path) = &args.digest_file {
-        let lines: String = pushed.iter().map(|image| format!("{}\n", image.digest)).collect();
-        ocibuild::disk::write_whole(&context.absolute(path), lines.as_bytes())
-            .map_err(ops::Error::from)?;
-    }
+    let digests = pushed.iter().map(|image| image.digest);
+    context.write_digests(args.digest_file.as_deref(), digests)?;
     render::result(&pushed, context.json, |pushed| {
         let line = |image: &ops::PushReport| {
             if image.tags.is_empty() {

@@ -24,7 +24,8 @@ pub(super) const BLOCK: usize = 1 << 20;
 const ZSTD_LEVEL: i32 = 3;
 
 /// The size of zstd's jobs in `zstd-1`. Its own choice, 8 MiB, would keep small layers on one core
-/// and take 24 MiB a thread; jobs of 1 MiB take 3, for a blob larger by one part in a hundred.
+/// and take several times that a thread; jobs of 1 MiB take 3 MB, and the blob of 3 GB of libraries
+/// is larger by 0.6 in a hundred than with jobs of 2.
 const ZSTD_JOB: u32 = 1 << 20;
 
 /// What a layer came to be.

@@ -92,9 +92,7 @@ pub fn copy(options: &CopyOptions, context: &Context<'_>) -> Result<CopyReport, 
             subjects = next;
         }
     }
-    if destination.read_back(&root.descriptor())?.bytes() != root.bytes() {
-        return Err(transfer::Error::ReadBack { digest: root.digest() }.into());
-    }
+    transfer::confirm(&destination, &root)?;
     let own = match (options.destination.tag(), options.destination.digest()) {
         (Some(tag), _) => Some(tag),
         (None, Some(_)) => None,

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::http;
-use crate::registry::{Keychain, Registries};
+use crate::oci::Reference;
+use crate::registry::{self, Keychain, Registries};
 
 use super::{Context, Error};
 
@@ -85,16 +86,10 @@ pub fn logout(registry: &str, context: &Context<'_>) -> Result<LogoutReport, Err
 
 /// Takes what people write for a registry: its name, or its address.
 fn name_of(text: &str) -> Result<String, Error> {
-    let name = text.trim_start_matches("https://").trim_start_matches("http://");
-    let name = name.trim_end_matches('/');
+    let name = registry::normalise(text.trim());
     // A reference's own rules say what a host is.
-    match format!("{name}/x").parse::<crate::oci::Reference>() {
-        Ok(reference) if !name.contains('/') && reference.repository() == "x" => {
-            Ok(reference.registry().to_owned())
-        }
-        _ if matches!(name, "docker.io" | "index.docker.io" | "registry-1.docker.io") => {
-            Ok("docker.io".to_owned())
-        }
+    match format!("{name}/x").parse::<Reference>() {
+        Ok(reference) if !name.contains('/') && reference.registry() == name => Ok(name.to_owned()),
         _ => Err(Error::Usage(format!("`{text}` is no registry: give it as HOST or HOST:PORT"))),
     }
 }
@@ -109,6 +104,7 @@ mod tests {
             ("ghcr.io", "ghcr.io"),
             ("https://quay.io/", "quay.io"),
             ("docker.io", "docker.io"),
+            ("https://index.docker.io/v1/", "docker.io"),
             ("localhost", "localhost"),
             ("127.0.0.1:5000", "127.0.0.1:5000"),
         ] {

@@ -92,48 +92,38 @@ struct Way<'a> {
 /// that holds something else than the store does keeps all.
 pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Vec<PushReport>, Error> {
     let store = context.open()?;
-    with_ways(options, context, &store, |ways| push_image(ways, options, &store, context))
-}
-
-/// Calls a function for each image, with its destinations.
-fn with_ways<T>(
-    options: &PushOptions,
-    context: &Context<'_>,
-    store: &Store,
-    mut each: impl FnMut(&[Way<'_>]) -> Result<Vec<T>, Error>,
-) -> Result<Vec<T>, Error> {
     let mut pushes = Vec::new();
-    for image in images(options, store)? {
-        let destinations = destinations(&image, options, store)?;
+    for image in images(options, &store)? {
+        let destinations = destinations(&image, options, &store)?;
         pushes.push((image, destinations));
     }
     // An image's first destination is the one that was named; the definition's further ones have
     // their own credentials.
     let named = pushes.iter().filter_map(|(_, destinations)| destinations.first());
     let registries = options.access.registries(named, context);
-    let mut results = Vec::new();
+    let mut reports = Vec::new();
     for (image, destinations) in &pushes {
-        let documents = documents(image, options.by_digest, store)?;
+        let documents = documents(image, options.by_digest, &store)?;
+        let mut blobs = Vec::new();
+        for document in &documents {
+            for (_, manifest) in inspect::manifests(image, document, &store)? {
+                blobs.extend(manifest.layers);
+            }
+        }
         let mut ways = Vec::new();
         for destination in destinations {
-            // Base layers that no step had to see were never here; they come from their registry.
-            let mut blobs = Vec::new();
-            for document in &documents {
-                for (_, manifest) in inspect::manifests(image, document, store)? {
-                    blobs.extend(manifest.layers);
-                }
-            }
             ways.push(Way {
                 image,
                 destination,
                 documents: &documents,
                 registry: registries.open(destination),
-                origins: Origins::new(store, &registries, &blobs)?,
+                // Base layers that no step had to see were never here; they come from their registry.
+                origins: Origins::new(&store, &registries, &blobs)?,
             });
         }
-        results.extend(each(&ways)?);
+        reports.extend(push_image(&ways, options, &store, context)?);
     }
-    Ok(results)
+    Ok(reports)
 }
 
 /// What came of sending to one destination.
@@ -230,9 +220,7 @@ impl Way<'_> {
     /// Reads back what the tags are to stand for, and sees that every platform of it is there.
     fn check(&self) -> Result<(), Error> {
         for document in self.documents {
-            if self.registry.read_back(&document.descriptor())?.bytes() != document.bytes() {
-                return Err(transfer::Error::ReadBack { digest: document.digest() }.into());
-            }
+            transfer::confirm(&self.registry, document)?;
             if !document.is_index() {
                 continue;
             }

@@ -261,7 +261,7 @@ fn decode(auth: &str) -> Option<(String, String)> {
 
 /// Brings a key of an authentication file, or a registry's name, to `host` or `host/path`; all names
 /// of Docker Hub are one.
-pub(super) fn normalise(key: &str) -> &str {
+pub fn normalise(key: &str) -> &str {
     let key = key.trim_start_matches("https://").trim_start_matches("http://");
     let key = key.trim_end_matches('/');
     let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);

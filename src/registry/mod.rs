@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::http;
 use crate::oci::Reference;
 
-pub use credentials::{Credential, Keychain, Secret};
+pub use credentials::{Credential, Keychain, Secret, normalise};
 pub use error::{Error, Refusal};
 pub use repository::Repository;
 

@@ -30,14 +30,23 @@ fn number(path: &str) -> Option<u64> {
 }
 
 fn version(release: &str) -> Version {
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let parts = release.split(|c: char| !c.is_ascii_digit());
+    let mut numbers = parts.map_while(|part| part.parse::<u32>().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// The version of the kernel that runs; 0.0 where it says none.
+pub(super) fn running() -> Version {
+    version(&release())
 }
 
 /// Tells what this kernel lacks.
 pub(super) fn kernel() -> Finding {
-    let uname = rustix::system::uname();
-    kernel_of(&uname.release().to_string_lossy())
+    kernel_of(&release())
 }
 
 fn kernel_of(release: &str) -> Finding {
@@ -121,5 +130,7 @@ mod tests {
         assert!(old.detail.contains("6.6") && !old.detail.contains("5.12"), "{}", old.detail);
         assert_eq!(kernel_of("5.4.0-150-generic").state, State::Broken);
         assert_eq!(version("5.10.0-28-amd64"), (5, 10));
+        assert_eq!(version("6.11+"), (6, 11));
+        assert_eq!(version("odd"), (0, 0));
     }
 }

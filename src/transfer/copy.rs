@@ -101,15 +101,22 @@ pub fn copy(
     let mut summary = copy_blobs(source, sink, blobs, options, &AtomicBool::new(false), report)?;
     for document in &documents {
         sink.put_document(document, None)?;
-        if sink.read_back(&document.descriptor())?.bytes() != document.bytes() {
-            return Err(Error::ReadBack { digest: document.digest() });
-        }
+        confirm(sink, document)?;
         summary.documents += 1;
     }
     for tag in tags {
         sink.put_document(root, Some(tag))?;
     }
     Ok(summary)
+}
+
+/// Reads a document back by digest; [`Error::ReadBack`] where other bytes come.
+pub fn confirm(sink: &dyn Sink, document: &Document) -> Result<(), Error> {
+    if sink.read_back(&document.descriptor())?.bytes() == document.bytes() {
+        Ok(())
+    } else {
+        Err(Error::ReadBack { digest: document.digest() })
+    }
 }
 
 struct Walk<'a> {

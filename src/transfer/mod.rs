@@ -14,7 +14,7 @@ use std::io::Read;
 use crate::oci::{Descriptor, Document, Reference};
 use crate::report::Task;
 
-pub use copy::{Options, Summary, copy, copy_blobs, select};
+pub use copy::{Options, Summary, confirm, copy, copy_blobs, select};
 pub use error::{Error, Other};
 pub use verify::Verify;
 

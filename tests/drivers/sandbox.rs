@@ -152,14 +152,7 @@ fn carry_out(owners: &str, acts: Vec<Act>) -> Vec<Value> {
                     _ => None,
                 };
                 if let (Some(tree), Some(scope)) = (&tree, scope) {
-                    let merged = tree.merged();
-                    let begun = match tree {
-                        Tree::Overlay(mounted) => {
-                            Ownership::overlay(scope, merged, mounted.upper(), &lowers)
-                        }
-                        Tree::Plain(_) => Ownership::plain(scope, merged, &lowers),
-                    };
-                    ownership = Some(begun.unwrap());
+                    ownership = Some(Ownership::of_tree(scope, tree, &lowers).unwrap());
                 }
                 (below, with) = (lowers, extras);
                 value

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::kernel::{self, Status};
 use super::parents::Parents;
 use super::tracee::look_at;
-use crate::rootfs::{EntryPath, Lower, Record, Truth};
+use crate::rootfs::{EntryPath, Lower, Record, Tree, Truth};
 
 /// How many of the last recorded files are held open: as long, their numbers aren't used again.
 /// The kernel's clock for births may stand still for some milliseconds.
@@ -119,8 +119,18 @@ impl fmt::Debug for Ownership {
 }
 
 impl Ownership {
-    /// Begins for an overlay at `merged` with the folder `upper`, over layers from the bottom up.
-    pub fn overlay(
+    /// Begins for a tree of either kind, over layers from the bottom up.
+    pub fn of_tree(scope: Scope, tree: &Tree, parents: &[Lower]) -> io::Result<Ownership> {
+        match tree {
+            Tree::Overlay(mounted) => {
+                Ownership::overlay(scope, mounted.merged(), mounted.upper(), parents)
+            }
+            Tree::Plain(plain) => Ownership::plain(scope, plain.merged(), parents),
+        }
+    }
+
+    /// Begins for an overlay at `merged` with the folder `upper`.
+    fn overlay(
         scope: Scope,
         merged: &Path,
         upper: &Path,
@@ -132,7 +142,7 @@ impl Ownership {
     }
 
     /// Begins for a tree of its own, whose entries are copies of those of the layers.
-    pub fn plain(scope: Scope, tree: &Path, parents: &[Lower]) -> io::Result<Ownership> {
+    fn plain(scope: Scope, tree: &Path, parents: &[Lower]) -> io::Result<Ownership> {
         let ownership = Ownership::new(scope, tree, None, Parents::new(parents, scope)?)?;
         for path in ownership.before.paths() {
             if let Some(record) = ownership.before.get(path.as_bytes()) {
