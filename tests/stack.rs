@@ -143,34 +143,37 @@ fn debian_ml_is_one_digest_and_does_its_work() {
     assert_eq!(root.build("debian-ml"), built);
     assert_eq!(user.build("debian-ml"), built);
     drop(user);
-    on_pulled_parents(&root, &freezer, &name, &built);
-
-    let podman = Podman::new();
-    podman.pull(&name);
-    r_computes(&podman, &name);
-    packages_install(&podman, &name);
-    jupyter_answers(&podman, &name);
-    code_server_answers(&podman, &name);
+    // What runs the image leaves a processor idle.
+    std::thread::scope(|scope| {
+        for who in [Who::Root, Who::Range] {
+            let (root, freezer, name, built) = (&root, &freezer, &name, &built);
+            scope.spawn(move || on_pulled_parents(who, root, freezer, name, built));
+        }
+        let podman = Podman::new();
+        podman.pull(&name);
+        r_computes(&podman, &name);
+        packages_install(&podman, &name);
+        jupyter_answers(&podman, &name);
+        code_server_answers(&podman, &name);
+    });
 }
 
 /// In a store that has the layers from a registry and only knows what they are made of, builds a
-/// layer in the middle and the topmost again.
-fn on_pulled_parents(root: &Project, freezer: &Freezer, name: &str, built: &str) {
-    for who in [Who::Root, Who::Range] {
-        let pulled = repository(who);
-        assert_eq!(pulled.run(&["pull", name]).ok(), built);
-        for folder in ["cache", "diffs"] {
-            copy_tree(&root.store().join(folder), &pulled.store().join(folder));
-            run(Command::new("chown")
-                .arg("-R")
-                .arg(format!("--reference={}", pulled.store().display()))
-                .arg(pulled.store().join(folder)));
-        }
-        let line = ["build", "debian-ml", "-v", "--refresh", "opt-share", "--refresh", TOPMOST];
-        let (line, around) =
-            if who == Who::Root { (&line[..], &LONG_AGO) } else { (&line[..5], &ELSEWHERE) };
-        assert_eq!(build(&pulled, freezer, around, line), built, "by {who:?}");
+/// layer in the middle and, as root, the topmost again.
+fn on_pulled_parents(who: Who, root: &Project, freezer: &Freezer, name: &str, built: &str) {
+    let pulled = repository(who);
+    assert_eq!(pulled.run(&["pull", name]).ok(), built);
+    for folder in ["cache", "diffs"] {
+        copy_tree(&root.store().join(folder), &pulled.store().join(folder));
+        run(Command::new("chown")
+            .arg("-R")
+            .arg(format!("--reference={}", pulled.store().display()))
+            .arg(pulled.store().join(folder)));
     }
+    let line = ["build", "debian-ml", "-v", "--refresh", "opt-share", "--refresh", TOPMOST];
+    let (line, around) =
+        if who == Who::Root { (&line[..], &LONG_AGO) } else { (&line[..5], &ELSEWHERE) };
+    assert_eq!(build(&pulled, freezer, around, line), built, "by {who:?}");
 }
 
 fn r_computes(podman: &Podman, image: &str) {
