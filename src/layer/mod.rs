@@ -16,5 +16,7 @@ mod write;
 pub use error::{EntryProblem, Error};
 pub use pack::{Packed, measure, pack};
 pub use profile::Profile;
-pub use unpack::{Blob, Limits, Owners, Unpacked, check, expand, unpack};
+pub use unpack::{
+    Blob, Content, Entry, EntryKind, Limits, Owners, Unpacked, check, entries, expand, unpack,
+};
 pub use write::write_tar;

@@ -9,6 +9,7 @@
 
 mod decode;
 mod frames;
+mod list;
 mod records;
 mod sparse;
 mod tree;
@@ -21,6 +22,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, bounded};
 
 use self::frames::Frames;
+pub use self::list::{Content, Entry, EntryKind, entries};
 use self::tree::Tree;
 use super::blocks::{Block, Pool};
 use super::{EntryProblem, Error};
