@@ -15,6 +15,7 @@ pub mod text;
 pub mod changes;
 pub mod http;
 pub mod layer;
+pub mod netlog;
 pub mod registry;
 pub mod rootfs;
 pub mod sandbox;

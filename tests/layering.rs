@@ -16,6 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("text", &["fault", "disk"]),
     // Means: each does one thing to bytes or processes.
     ("http", &["fault", "report"]),
+    ("netlog", &["fault", "report", "oci", "disk", "http"]),
     ("transfer", &["fault", "report", "oci"]),
     ("store", &["fault", "report", "oci", "disk", "transfer"]),
     ("registry", &["fault", "report", "oci", "disk", "http", "transfer"]),
@@ -26,8 +27,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Intent: text in, decisions out.
     ("definition", &["fault", "oci", "disk", "text"]),
     ("recipe", &["fault", "oci", "disk", "text"]),
-    ("lock", &["fault", "oci", "disk", "text"]),
-    ("plan", &["fault", "oci", "disk", "text", "definition", "recipe", "lock"]),
+    ("lock", &["fault", "oci", "disk", "text", "netlog"]),
+    ("plan", &["fault", "oci", "disk", "text", "netlog", "definition", "recipe", "lock"]),
     // Work and verbs: may use all above them.
     ("build", EVERYTHING_BELOW_WORK),
     ("ops", EVERYTHING_BELOW_VERBS),
@@ -40,6 +41,7 @@ const EVERYTHING_BELOW_WORK: &[&str] = &[
     "disk",
     "text",
     "http",
+    "netlog",
     "transfer",
     "store",
     "registry",
@@ -60,6 +62,7 @@ const EVERYTHING_BELOW_VERBS: &[&str] = &[
     "disk",
     "text",
     "http",
+    "netlog",
     "transfer",
     "store",
     "registry",
