@@ -65,6 +65,9 @@ mod plain;
 // Interrupted, killed and starved builds.
 mod crash;
 
+// How much of an image lies on disk.
+mod disk;
+
 // The executable that is given away: alone, and on an old system.
 mod release;
 

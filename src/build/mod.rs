@@ -38,7 +38,7 @@ pub use error::{Error, LastLines, PlaceOrFetch};
 pub use host::Host;
 pub use shell::{Command, Place, run_in_image};
 pub use stop::stop_steps;
-pub use trees::{LayerId, Trees};
+pub use trees::{LayerId, Need, Trees};
 pub use workplace::place_of_trees;
 
 use convert::Convert;

@@ -1,14 +1,16 @@
-//! Layers as trees: from the store where they are unpacked already, else from their blobs, which
-//! come from wherever they are, into the store and into the tree in one pass.
+//! Layers as trees: from the store where they are unpacked already, else from their blobs, in one pass
+//! from wherever those are. A blob that can be fetched again is not kept, so that no layer is on disk
+//! twice; one of which nobody knows where it came from goes into the store on the way.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::build::Error;
 use crate::disk::{self, At};
-use crate::layer::{self, Blob, Limits, Owners};
+use crate::layer::{self, Blob, Limits, Owners, Unpacked};
 use crate::oci::{Descriptor, Digest, json, media_type};
 use crate::report::{Report, Task, Unit};
 use crate::rootfs::{self, Lower, Sidecar};
@@ -23,6 +25,21 @@ const SIDECAR_LIMIT: u64 = 256 << 20;
 
 /// A layer's blob and its digest before compression.
 pub type LayerId = (Descriptor, Digest);
+
+/// What is to come before layers are trees, in bytes of blobs but for the counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Layers that are to be unpacked.
+    pub layers: u64,
+    /// Their blobs.
+    pub unpack: u64,
+    /// How many of the blobs are not in the store.
+    pub blobs: u64,
+    /// Those, which have to be fetched.
+    pub fetch: u64,
+    /// Of those, the ones that have to be kept.
+    pub keep: u64,
+}
 
 /// Unpacks layers into a store, for one map of ids.
 pub struct Trees<'a> {
@@ -87,31 +104,25 @@ impl<'a> Trees<'a> {
         layers.iter().map(|(_, diff_id)| self.lower(*diff_id)).collect()
     }
 
-    /// Returns how many bytes the blobs have that would have to be fetched.
-    pub fn missing(&self, layers: &[LayerId]) -> Result<u64, Error> {
+    /// Tells what [`Trees::unpack_all`] would take.
+    pub fn need(&self, layers: &[LayerId]) -> Result<Need, Error> {
         let mut seen = BTreeSet::new();
-        let mut bytes = 0;
+        let mut need = Need::default();
         for (blob, diff_id) in layers {
-            if seen.insert(*diff_id)
-                && self.store.unpacked(&self.flavour, diff_id)?.is_none()
-                && !self.store.has_whole(blob)
-            {
-                bytes += blob.size;
+            if !seen.insert(*diff_id) || self.store.unpacked(&self.flavour, diff_id)?.is_some() {
+                continue;
+            }
+            need.layers += 1;
+            need.unpack += blob.size;
+            if !self.store.has_whole(blob) {
+                need.blobs += 1;
+                need.fetch += blob.size;
+                if self.store.origins(&blob.digest)?.is_empty() {
+                    need.keep += blob.size;
+                }
             }
         }
-        Ok(bytes)
-    }
-
-    /// Returns how many bytes the blobs have that would have to be unpacked.
-    pub fn to_unpack(&self, layers: &[LayerId]) -> Result<u64, Error> {
-        let mut seen = BTreeSet::new();
-        let mut bytes = 0;
-        for (blob, diff_id) in layers {
-            if seen.insert(*diff_id) && self.store.unpacked(&self.flavour, diff_id)?.is_none() {
-                bytes += blob.size;
-            }
-        }
-        Ok(bytes)
+        Ok(need)
     }
 
     fn lower(&self, diff_id: Digest) -> Result<Lower, Error> {
@@ -136,7 +147,6 @@ impl<'a> Trees<'a> {
         })?;
         let what =
             Blob { digest: blob.digest, size: blob.size, compression, diff_id: Some(diff_id) };
-        let limits = Limits::of_blob(blob.size);
         rootfs::claim(slot.path())?;
         let tree = slot.path().join("tree");
         disk::make_dirs(&tree)?;
@@ -148,22 +158,16 @@ impl<'a> Trees<'a> {
             Some(blob.size),
             Unit::Bytes,
         );
-        let unpacked = if here {
-            let file = self.store.open_blob(&blob.digest)?;
-            layer::unpack(
-                &what,
-                &mut Counted { inner: file, task: &task },
-                &tree,
-                self.owners,
-                &limits,
-            )?
-        } else {
-            let stream = self.elsewhere.blob(blob, 0)?;
-            let mut tee = Tee { inner: stream, out: self.store.raw_writer()?, task: &task };
-            let unpacked = layer::unpack(&what, &mut tee, &tree, self.owners, &limits)?;
-            // Unpacking has verified the very bytes that went into the file.
-            tee.out.commit_hashed(blob.digest, blob.size)?;
-            unpacked
+        let unpacked = match self.pour(blob, &what, &tree, &task) {
+            // Bytes that were changed on the way may come right the second time.
+            Err(error) if !here && is_of_the_way(&error) => {
+                self.report.detail(&format!("{error}; asking once more"));
+                rootfs::remove_tree(&tree)?;
+                disk::make_dirs(&tree)?;
+                task.restart(0);
+                self.pour(blob, &what, &tree, &task)?
+            }
+            other => other?,
         };
         let sidecar = json::encode(&unpacked.sidecar)?;
         let path = slot.path().join("sidecar.json");
@@ -172,6 +176,39 @@ impl<'a> Trees<'a> {
         task.finish("done");
         Ok(())
     }
+
+    /// Unpacks the blob from where it is. What can be fetched again is not kept beside its tree.
+    fn pour(
+        &self,
+        blob: &Descriptor,
+        what: &Blob,
+        tree: &Path,
+        task: &Task<'_>,
+    ) -> Result<Unpacked, Error> {
+        let limits = Limits::of_blob(blob.size);
+        let unpack = |source: &mut (dyn Read + Send)| {
+            layer::unpack(what, source, tree, self.owners, &limits).map_err(Error::from)
+        };
+        if self.store.has_whole(blob) {
+            let file = self.store.open_blob(&blob.digest)?;
+            return unpack(&mut Counted { inner: file, task });
+        }
+        let stream = self.elsewhere.blob(blob, 0)?;
+        if !self.store.origins(&blob.digest)?.is_empty() {
+            return unpack(&mut Counted { inner: stream, task });
+        }
+        let mut tee = Tee { inner: stream, out: self.store.raw_writer()?, task };
+        let unpacked = unpack(&mut tee)?;
+        // Unpacking has verified the very bytes that went into the file.
+        tee.out.commit_hashed(blob.digest, blob.size)?;
+        Ok(unpacked)
+    }
+}
+
+/// Tells whether an error may be of the blob's way to us, and not the blob's own.
+fn is_of_the_way(error: &Error) -> bool {
+    use layer::Error as Layer;
+    matches!(error, Error::Layer(Layer::WrongDigest { .. } | Layer::WrongSize { .. }))
 }
 
 struct Counted<'t, R> {

@@ -12,7 +12,7 @@ use super::{Outcome, render};
 Examples:
   ocibuild pull quay.io/jupyter/minimal-notebook:ubuntu-24.04
   ocibuild pull ghcr.io/rocker-org/ml --platform linux/arm64
-  ocibuild pull ghcr.io/rocker-org/cuda --unpack    and unpack its layers for builds")]
+  ocibuild pull ghcr.io/rocker-org/cuda --unpack    its layers as trees, as builds want them")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "REF")]
@@ -20,7 +20,8 @@ pub(crate) struct Args {
     /// Pull this platform only; may be repeated [default: all]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Vec<Platform>,
-    /// Unpack the layers too, for this machine's platform unless one is named
+    /// Unpack the layers on the way, for this machine's platform unless one is named, and keep no
+    /// blobs: what wants them (a push elsewhere, an export) fetches them again
     #[arg(long)]
     pub(crate) unpack: bool,
     /// How many blobs travel at once

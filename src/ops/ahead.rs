@@ -44,8 +44,7 @@ impl<'a> Ahead<'a> {
         layer: &str,
         blob: &Growing,
     ) {
-        // Not before the first layer: until then the base may still be on its way into the store,
-        // and would be fetched twice.
+        // Not before the first layer: until then the line is the base's own, on its way into trees.
         let first = !self.begun.swap(true, Ordering::Relaxed);
         for repository in self.repositories {
             let (layer, blob) = (layer.to_owned(), blob.clone());

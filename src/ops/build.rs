@@ -350,9 +350,9 @@ fn plan_one(
         if layers.iter().any(|layer| layer.state != "cached") {
             let mode = context.mode.unwrap_or(Mode::Root);
             let trees = Trees::new(store, store, mode, context.report.as_ref());
-            let needed = base.layers();
-            fetch_bytes = trees.missing(&needed)?;
-            disk_bytes = fetch_bytes + trees.to_unpack(&needed)? * EXPANSION;
+            let need = trees.need(&base.layers())?;
+            fetch_bytes = need.fetch;
+            disk_bytes = need.keep + need.unpack * EXPANSION;
         }
         reports.push(PlatformPlan {
             platform: plan.platform.clone(),

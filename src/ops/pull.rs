@@ -1,8 +1,8 @@
-//! `pull`: an image of a registry into the store, and unpacked if that was asked for.
+//! `pull`: an image of a registry into the store, as blobs, or unpacked from the stream.
 
 use serde::Serialize;
 
-use crate::build::Trees;
+use crate::build::{Need, Trees};
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
 use crate::transfer::{self, Source};
 
@@ -15,7 +15,7 @@ pub struct PullOptions {
     pub reference: Reference,
     /// The platforms; none is all.
     pub platforms: Vec<Platform>,
-    /// Unpack the layers too.
+    /// Unpack the layers, and keep no blobs of them.
     pub unpack: bool,
     /// How many blobs travel at once.
     pub jobs: usize,
@@ -52,20 +52,30 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
         [] => None,
         named => Some(named.to_vec()),
     };
-    // Unpacking takes the blobs into the store on the way, so it comes first.
-    let mut unpacked = 0;
+    // Trees come from the stream alone: their blobs can be fetched from here again.
+    let (mut unpacked, mut fetched) = (0, Need::default());
     if options.unpack {
         for entry in chosen(&document, platforms.as_deref())? {
             let damaged =
                 |source| Error::Damaged { reference: options.reference.to_string(), source };
             let manifest = registry.document(&entry)?.manifest().map_err(damaged)?;
             let config = inspect::read_config(&manifest.config, &registry, &options.reference)?;
+            let digests: Vec<Digest> = manifest.layers.iter().map(|layer| layer.digest).collect();
+            store.add_origins(&digests, &options.reference)?;
             let layers: Vec<_> = manifest.layers.iter().cloned().zip(config.diff_ids()).collect();
             let trees = Trees::new(&store, &registry, context.mode()?, context.report.as_ref());
+            let need = trees.need(&layers)?;
+            fetched.blobs += need.blobs;
+            fetched.fetch += need.fetch;
             unpacked += trees.unpack_all(&layers)?.len() as u64;
         }
     }
-    let copy = transfer::Options { jobs: options.jobs, platforms, ..transfer::Options::default() };
+    let copy = transfer::Options {
+        jobs: options.jobs,
+        platforms,
+        without_layers: options.unpack,
+        ..transfer::Options::default()
+    };
     let name = options.reference.to_string();
     let summary =
         transfer::copy(&registry, &store, &document, &[name], &copy, context.report.as_ref())?;
@@ -77,8 +87,8 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
     Ok(PullReport {
         reference: options.reference.clone(),
         digest: document.digest(),
-        blobs: summary.written,
-        bytes: summary.bytes,
+        blobs: summary.written + fetched.blobs,
+        bytes: summary.bytes + fetched.fetch,
         existed: summary.existed,
         unpacked,
     })

@@ -23,6 +23,8 @@ pub struct Options<'a> {
     pub platforms: Option<Vec<Platform>>,
     /// Where else a blob may be found, asked in this order when the source does not give it.
     pub fallbacks: Vec<&'a dyn Source>,
+    /// Leave the layers where they are, for a sink that can do without (a store).
+    pub without_layers: bool,
 }
 
 impl std::fmt::Debug for Options<'_> {
@@ -31,13 +33,14 @@ impl std::fmt::Debug for Options<'_> {
             .field("jobs", &self.jobs)
             .field("platforms", &self.platforms)
             .field("fallbacks", &self.fallbacks.len())
+            .field("without_layers", &self.without_layers)
             .finish()
     }
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { jobs: 4, platforms: None, fallbacks: Vec::new() }
+        Options { jobs: 4, platforms: None, fallbacks: Vec::new(), without_layers: false }
     }
 }
 
@@ -157,7 +160,8 @@ impl Walk<'_> {
             }
         } else {
             let manifest = document.manifest()?;
-            for blob in manifest.layers.into_iter().chain([manifest.config]) {
+            let layers = if self.options.without_layers { Vec::new() } else { manifest.layers };
+            for blob in layers.into_iter().chain([manifest.config]) {
                 self.blobs.entry(blob.digest).or_insert(blob);
             }
         }
