@@ -11,7 +11,7 @@ use ocibuild::report::Silent;
 use ocibuild::transfer::{Options, Sink, Source, copy};
 
 use crate::double::{Double, Reply};
-use crate::support::cli::{Project, Who};
+use crate::support::cli::{Project, Ran, Who};
 use crate::support::memory::Memory;
 use crate::support::registry::Registry;
 use crate::support::run;
@@ -170,6 +170,82 @@ fn a_registry_that_lists_referrers_itself_is_believed_page_by_page() {
     assert_eq!(puts.len(), 1, "the registry said that it lists it: {puts:?}");
 }
 
+fn json(text: &str) -> serde_json::Value {
+    text.into()
+}
+
+#[test]
+fn a_dry_run_says_what_exists_is_mounted_and_sent_and_which_tags_move_and_writes_nothing() {
+    let (one, two) = (Registry::plain(), Registry::plain());
+    let project = Project::with_tiny_base(Who::Root);
+    project.script("own", "head -c 200000 /dev/urandom > /own").definition("d", &["own"]);
+    let digest = project.build("d");
+    // The base's layer is where it can be mounted from, and under the tag stands something else.
+    project.run(&["push", "localhost/tiny:1", "--to", &one.image("base:1")]).ok();
+    project.run(&["copy", &one.image("base:1"), &two.image("full:old")]).ok();
+    let old = open(&two.image("full:old")).tagged("old").unwrap().unwrap();
+    let (a, b, c) = (one.image("a:1"), two.image("full:old"), one.image("again:x"));
+    let to = ["push", "localhost/d", "--to", &a, "--to", &b, "--to", &c, "--dry-run"];
+    let before = [one.log(), two.log()].map(|log| log.len());
+
+    let plans = project.run(&[&to[..], &["--json", "--tag", "more"]].concat()).json();
+    let how = |plan: usize, how: &str| {
+        let blobs = plans[plan]["blobs"].as_array().unwrap().iter();
+        blobs.filter(|blob| blob["how"] == how).collect::<Vec<_>>()
+    };
+    for plan in 0..3 {
+        assert_eq!(plans[plan]["digest"], json(&digest));
+        assert_eq!(plans[plan]["blobs"].as_array().unwrap().len(), 3, "{plans}");
+        assert_eq!(
+            (&plans[plan]["manifests"], &plans[plan]["manifests_existing"]),
+            (&2.into(), &0.into())
+        );
+    }
+    assert_eq!((how(0, "exists").len(), how(0, "mount").len(), how(0, "upload").len()), (0, 1, 2));
+    assert_eq!(how(0, "mount")[0]["from"], json(&one.image("base")));
+    assert_eq!((how(1, "exists").len(), how(1, "mount").len(), how(1, "upload").len()), (1, 0, 2));
+    // What comes to the first repository of a registry, the next one takes from there.
+    assert_eq!((how(2, "mount").len(), how(2, "upload").len()), (3, 0), "{plans}");
+    assert!(plans[1]["upload_bytes"].as_u64().unwrap() > 200_000);
+    assert_eq!(plans[2]["upload_bytes"], 0);
+    let tags = &plans[1]["tags"];
+    assert_eq!(
+        (&tags[0]["tag"], &tags[0]["now"], &tags[0]["moves"]),
+        (&json("old"), &json(&old.to_string()), &true.into())
+    );
+    assert_eq!((&tags[1]["tag"], &tags[1]["now"]), (&json("more"), &serde_json::Value::Null));
+
+    let text = project.run(&to).ok();
+    for part in [
+        format!("localhost/d:latest -> {a}@{digest}"),
+        format!("from {}", one.image("base")),
+        format!("old moves from {old}"),
+        "1 is new".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part}: {text}");
+    }
+    for (registry, before) in [(&one, before[0]), (&two, before[1])] {
+        let log = &registry.log()[before..];
+        assert!(log.contains("\"HEAD /v2/"), "{log}");
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            assert!(!log.contains(&format!("\"{method} ")), "{log}");
+        }
+    }
+    assert!(open(&a).tagged("1").unwrap().is_none());
+    assert_eq!(open(&b).tagged("old").unwrap(), Some(old));
+
+    // It was true: the push sends what was said, and afterwards there is nothing to do.
+    let pushed =
+        project.run(&["push", "localhost/d", "--to", &a, "--to", &b, "--to", &c, "--json"]).json();
+    for plan in 0..3 {
+        assert_eq!(pushed[plan]["bytes"], plans[plan]["upload_bytes"]);
+        assert_eq!(pushed[plan]["mounted"], how(plan, "mount").len());
+    }
+    let text = project.run(&to).ok();
+    assert!(text.contains("old stays") && text.contains("0 to send, 2 there"), "{text}");
+    assert!(!text.contains("upload"), "{text}");
+}
+
 #[test]
 fn tags_move_everywhere_but_where_a_destination_fails_or_the_branch_is_another() {
     let (one, two) = (Registry::plain(), Registry::plain());
@@ -186,15 +262,20 @@ fn tags_move_everywhere_but_where_a_destination_fails_or_the_branch_is_another()
         for name in ["GITHUB_REF", "GITHUB_REF_NAME", "GITLAB_CI", "CI_COMMIT_BRANCH"] {
             command.env_remove(name);
         }
-        crate::support::cli::Ran::of(command.env("GITHUB_REF", reference))
+        Ran::of(command.env("GITHUB_REF", reference))
     };
     let has = |name: &str| open(name).resolve(&name.parse().unwrap()).is_ok();
 
     let stderr = push(&["--require-branch", "main"], "refs/heads/other").fails(1);
     assert!(stderr.contains("no tag was moved") && stderr.contains("`other`"), "{stderr}");
     assert!(!has(&a) && !has(&b));
-    let stderr = push(&["--to", &c], "refs/heads/main").fails(1);
-    assert!(stderr.contains("not you"), "{stderr}");
+    let ran = push(&["--to", &c, "--digest-file", "d", "--json"], "refs/heads/main");
+    let finished: serde_json::Value = serde_json::from_str(&ran.stdout()).unwrap();
+    assert_eq!(finished.as_array().unwrap().len(), 2, "{finished}");
+    assert_eq!((&finished[0]["destination"], &finished[1]["destination"]), (&json(&a), &json(&b)));
+    assert_eq!(std::fs::read_to_string(project.path("d")).unwrap().lines().count(), 2);
+    assert_eq!(ran.code(), Some(1), "{ran}");
+    assert!(ran.stderr().contains("not you"), "{ran}");
     assert!(has(&a) && has(&b));
     assert_eq!(raw(&a), raw(&b));
     let again = push(&["--require-branch", "main", "--json"], "refs/heads/main").json();
@@ -203,6 +284,66 @@ fn tags_move_everywhere_but_where_a_destination_fails_or_the_branch_is_another()
         (&again[0]["tags"], &again[1]["tags"]),
         (&serde_json::json!(["1"]), &serde_json::json!(["2"]))
     );
+}
+
+#[test]
+fn what_is_built_or_joined_moves_its_tags_from_one_branch_only_and_names_where_it_came() {
+    let registry = Registry::plain();
+    let refusing = Double::start(|request, _| match request.target.as_str() {
+        "/v2/" => Reply::new(200),
+        _ if request.method == "HEAD" => Reply::new(404),
+        _ => Reply::new(403).body(r#"{"errors":[{"code":"DENIED","message":"not you"}]}"#),
+    });
+    let project = Project::with_tiny_base(Who::Root);
+    project.script("own", "echo own > /own");
+    let definition = |name: &str, more: &str| {
+        let image = registry.image(name);
+        let text = format!(
+            "image = \"{image}\"\n{more}base = \"localhost/tiny:1\"\nplatforms = [\"linux/amd64\"]\n\
+             layers = [\"own\"]\n"
+        );
+        project.write(&format!("manifests/{name}.toml"), text);
+        image
+    };
+    let image = definition("held", "");
+    let also = format!("also = [\"{}/no\"]\n", refusing.host());
+    let half = definition("half", &also);
+    let on = |reference: &str, arguments: &[&str]| {
+        let mut command = project.command(arguments);
+        command.env_remove("GITLAB_CI").env_remove("CI_COMMIT_BRANCH");
+        Ran::of(command.env("GITHUB_REF", reference))
+    };
+    let has = |name: &str| open(name).tagged("latest").unwrap().is_some();
+    let (main, other) = ("refs/heads/main", "refs/pull/7/merge");
+
+    let built = ["build", "held", "--push", "--require-branch", "main", "--digest-file", "d"];
+    let stderr = on(other, &built).fails(1);
+    assert!(stderr.contains("no tag was moved"), "{stderr}");
+    assert!(!has(&image));
+    let digest = std::fs::read_to_string(project.path("d")).unwrap();
+    let at = open(&image).resolve(&format!("{image}@{}", digest.trim()).parse().unwrap());
+    assert!(at.is_ok(), "everything but the tag is there");
+    let built = project.run(&["build", "held", "--json"]).json();
+    let part = format!("{image}@{}", built[0]["platforms"][0]["manifest"].as_str().unwrap());
+    let joined = ["index", "held", &part, "--push", "--require-branch", "main", "--json"];
+    let ran = on(other, &joined);
+    assert_eq!(ran.code(), Some(1), "{ran}");
+    assert!(ran.stderr().contains("no tag was moved"), "{ran}");
+    assert!(!has(&image));
+    let told = on(main, &joined).json();
+    assert_eq!(told["pushed"][0]["tags"], serde_json::json!(["latest"]), "{told}");
+    assert!(has(&image));
+    project.run(&["build", "held", "--require-branch", "main"]).fails(2);
+
+    // Where one of two destinations refuses, the other is named, and the exit code tells.
+    let ran = on(main, &["build", "half", "--push", "--json", "--digest-file", "h"]);
+    let told: serde_json::Value = serde_json::from_str(&ran.stdout()).unwrap();
+    assert_eq!(told[0]["pushed"].as_array().unwrap().len(), 1, "{ran}");
+    assert_eq!(told[0]["pushed"][0]["destination"], json(&half));
+    let digest = std::fs::read_to_string(project.path("h")).unwrap();
+    assert_eq!(told[0]["digest"], json(digest.trim()));
+    assert_eq!(ran.code(), Some(1), "{ran}");
+    assert!(ran.stderr().contains("not you"), "{ran}");
 }
 
 #[test]

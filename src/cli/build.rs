@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use ocibuild::oci::Platform;
 use ocibuild::ops;
 
+use super::branch::Held;
 use super::context::Context;
 use super::{Outcome, render, terminal};
 
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// Push the image to the definition's destinations when it is built
     #[arg(long, conflicts_with = "dry_run")]
     push: bool,
+    /// Move tags only from this branch, as `push` does
+    #[arg(long, value_name = "BRANCH", requires = "push")]
+    require_branch: Option<String>,
     /// When to ask the registry for the base: only when it is not in the store, or every time
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pull: Pull,
@@ -86,29 +90,62 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         let plans = ops::plan(&options, &context.ops())?;
         return render::result(&plans, context.json, |plans| plans.iter().map(describe).collect());
     }
+    let held = Held::unless(args.require_branch.as_deref(), context);
     let mut built = Vec::new();
+    let mut pushes = Vec::new();
+    let mut failure = None;
     for name in &args.names {
         let one = ops::BuildOptions { names: vec![name.clone()], ..options.clone() };
         let image = ops::build(&one, &context.ops())?;
-        if args.push {
-            let push = ops::PushOptions {
-                references: vec![image.image.clone()],
-                by_digest: image.is_partial(),
-                ..ops::PushOptions::new(options.access.clone())
-            };
-            ops::push(&push, &context.ops())?;
-        }
+        let push = ops::PushOptions {
+            references: vec![image.image.clone()],
+            by_digest: image.is_partial(),
+            hold_tags: held.holds(),
+            ..ops::PushOptions::new(options.access.clone())
+        };
         built.push(image);
+        let mut pushed = Vec::new();
+        if args.push {
+            let outcome = ops::push(&push, &context.ops())?;
+            (pushed, failure) = (outcome.done, outcome.failure);
+        }
+        pushes.push(pushed);
+        if failure.is_some() {
+            break;
+        }
     }
-    let digests = built.iter().map(|image| image.digest);
+    let done: Vec<Done<'_>> = built
+        .iter()
+        .zip(pushes)
+        .map(|(built, pushed)| Done { built, pushed })
+        // One that came nowhere is only in the store.
+        .filter(|done| !args.push || !done.pushed.is_empty())
+        .collect();
+    let digests = done.iter().map(|image| image.built.digest);
     context.write_digests(args.digest_file.as_deref(), digests)?;
-    render::result(&built, context.json, |built| {
-        built.iter().map(|image| format!("{}\n", image.digest)).collect()
+    render::result(&done, context.json, |done| {
+        done.iter().map(|image| format!("{}\n", image.built.digest)).collect()
     })?;
     for loss in built.iter().filter_map(ops::BuildReport::loss) {
         context.warning(&loss);
     }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    // Platforms that were built apart are pushed by digest, from any branch.
+    if built.iter().any(|image| !image.is_partial()) {
+        held.tell()?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An image that was made, and where it was pushed.
+#[derive(serde::Serialize)]
+pub(crate) struct Done<'a> {
+    #[serde(flatten)]
+    pub(crate) built: &'a ops::BuildReport,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pushed: Vec<ops::PushReport>,
 }
 
 /// A plan as a person reads it.

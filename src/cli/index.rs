@@ -3,6 +3,8 @@
 use ocibuild::oci::Reference;
 use ocibuild::ops;
 
+use super::branch::Held;
+use super::build::Done;
 use super::context::Context;
 use super::{Outcome, render};
 
@@ -25,6 +27,12 @@ pub(crate) struct Args {
     /// Push the index to the definition's destinations
     #[arg(long)]
     push: bool,
+    /// Move tags only from this branch, as `push` does
+    #[arg(long, value_name = "BRANCH", requires = "push")]
+    require_branch: Option<String>,
+    /// Write the digest to a file
+    #[arg(long, value_name = "FILE")]
+    digest_file: Option<std::path::PathBuf>,
     #[command(flatten)]
     credentials: super::push::Credentials,
 }
@@ -38,12 +46,28 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         access: access.clone(),
     };
     let joined = ops::index(&options, &context.ops())?;
+    let held = Held::unless(args.require_branch.as_deref(), context);
+    let mut done = Done { built: &joined, pushed: Vec::new() };
+    let mut failure = None;
     if args.push {
         let push = ops::PushOptions {
             references: vec![joined.image.clone()],
+            hold_tags: held.holds(),
             ..ops::PushOptions::new(access)
         };
-        ops::push(&push, &context.ops())?;
+        let pushed = ops::push(&push, &context.ops())?;
+        done.pushed = pushed.done;
+        failure = pushed.failure;
     }
-    render::result(&joined, context.json, |joined| format!("{}\n", joined.digest))
+    // An index that came nowhere is only in the store.
+    if !args.push || !done.pushed.is_empty() {
+        let digest = std::iter::once(joined.digest);
+        context.write_digests(args.digest_file.as_deref(), digest)?;
+    }
+    let code = render::result(&done, context.json, |done| format!("{}\n", done.built.digest))?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    held.tell()?;
+    Ok(code)
 }

@@ -1,6 +1,7 @@
 //! The door: arguments in, exit code out. It alone reads the environment and prints; each command
 //! is a file with its arguments and a `run` that calls one function of `ops`.
 
+mod branch;
 mod build;
 mod completions;
 mod context;

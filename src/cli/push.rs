@@ -1,12 +1,14 @@
 //! `ocibuild push`: an image of the store to its registry.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use ocibuild::oci::Reference;
 use ocibuild::ops;
 
+use super::branch::Held;
 use super::context::Context;
-use super::{Outcome, render};
+use super::{Outcome, render, terminal};
 
 /// Push images of the store to registries
 #[derive(Debug, clap::Args)]
@@ -16,6 +18,7 @@ Examples:
   ocibuild push localhost:5000/ml --only         to this registry only
   ocibuild push ghcr.io/rocker-org/ml --by-digest   no tag: the platforms built here, for `index`
   ocibuild push --require-branch main            tags move from main alone
+  ocibuild push ghcr.io/rocker-org/ml --dry-run     what would be sent, and which tags would move
   echo $TOKEN | ocibuild push ghcr.io/me/ml --username me --password-stdin")]
 pub(crate) struct Args {
     /// Names of images in the store [default: all that were built here]
@@ -37,6 +40,9 @@ pub(crate) struct Args {
     /// but the tags, and the exit code is 1
     #[arg(long, value_name = "BRANCH")]
     require_branch: Option<String>,
+    /// Ask the destinations what they have, print what would be sent and moved, and do nothing
+    #[arg(long, conflicts_with = "digest_file")]
+    dry_run: bool,
     /// How many blobs travel at once, to all destinations together
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
@@ -82,21 +88,31 @@ pub(crate) fn read_password() -> Result<String, ops::Error> {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let held = args.require_branch.as_ref().and_then(|branch| why_held(branch, context));
+    // By digest no tag would move from any branch.
+    let required = args.require_branch.as_deref().filter(|_| !args.by_digest);
+    let held = Held::unless(required, context);
     let options = ops::PushOptions {
         references: args.references.clone(),
         to: args.to.clone(),
         only: args.only,
         by_digest: args.by_digest,
         tags: args.tag.clone(),
-        hold_tags: held.is_some(),
+        hold_tags: held.holds(),
         jobs: usize::from(args.jobs),
         access: args.credentials.access(context)?,
     };
+    if args.dry_run {
+        let found = ops::rehearse(&options, &context.ops())?;
+        let code = render::result(&found.plans, context.json, |plans| {
+            plans.iter().map(describe).collect()
+        })?;
+        return found.failure.map_or(Ok(code), Err);
+    }
     let pushed = ops::push(&options, &context.ops())?;
-    let digests = pushed.iter().map(|image| image.digest);
+    // What is finished is named even where something else failed.
+    let digests = pushed.done.iter().map(|image| image.digest);
     context.write_digests(args.digest_file.as_deref(), digests)?;
-    render::result(&pushed, context.json, |pushed| {
+    let code = render::result(&pushed.done, context.json, |done| {
         let line = |image: &ops::PushReport| {
             if image.tags.is_empty() {
                 // No tag was moved, so none is named.
@@ -105,68 +121,48 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
                 format!("{}@{}\n", image.destination, image.digest)
             }
         };
-        pushed.iter().map(line).collect()
-    })
-    .and_then(|code| held.map_or(Ok(code), |why| Err(ops::Error::TagsHeld(why))))
+        done.iter().map(line).collect()
+    })?;
+    if let Some(failure) = pushed.failure {
+        return Err(failure);
+    }
+    held.tell()?;
+    Ok(code)
 }
 
-/// Says why tags stay, if they do.
-fn why_held(required: &str, context: &Context) -> Option<String> {
-    match branch(&|name| context.variable(name), &|| checked_out(context)) {
-        Some(branch) if branch == required => None,
-        Some(branch) => Some(format!("this is the branch `{branch}`, not `{required}`")),
-        None => Some(format!("this is no branch, and tags move from `{required}` only")),
+/// What a push would do at one destination, as a person reads it.
+fn describe(plan: &ops::PushPlan) -> String {
+    let mut rows = Vec::new();
+    let mut row = |name: &str, text: String| rows.push(vec![format!("  {name}"), text]);
+    // By what happens to them, and where from.
+    let mut kinds: BTreeMap<(ops::How, Option<&str>), (u64, u64)> = BTreeMap::new();
+    for blob in &plan.blobs {
+        let sums = kinds.entry((blob.how, blob.from.as_deref())).or_default();
+        *sums = (sums.0 + 1, sums.1 + blob.size);
     }
-}
-
-/// Returns the branch that CI runs for, or outside of CI the one that is checked out. A tag may have
-/// a branch's name, and so may a pull request's: neither is one.
-fn branch<'e>(
-    variable: &impl Fn(&str) -> Option<&'e str>,
-    checked_out: &impl Fn() -> Option<String>,
-) -> Option<String> {
-    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-    if let Some(reference) = set("GITHUB_REF") {
-        return reference.strip_prefix("refs/heads/").map(str::to_owned);
-    }
-    if let Some(name) = set("GITHUB_REF_NAME") {
-        return set("GITHUB_REF_TYPE").is_none_or(|kind| kind == "branch").then(|| name.to_owned());
-    }
-    if set("GITLAB_CI").is_some() || set("CI_COMMIT_BRANCH").is_some() {
-        return set("CI_COMMIT_BRANCH").map(str::to_owned);
-    }
-    checked_out()
-}
-
-fn checked_out(context: &Context) -> Option<String> {
-    let output = std::process::Command::new("git")
-        .args(["rev-parse", "--abbrev-ref", "HEAD"])
-        .current_dir(&context.folder)
-        .output()
-        .ok()?;
-    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && name != "HEAD" && !name.is_empty()).then_some(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_branch_is_what_ci_says_and_no_tag_or_pull_request() {
-        let of = |env: &[(&str, &'static str)]| {
-            let find =
-                |name: &str| env.iter().find(|(has, _)| *has == name).map(|(_, value)| *value);
-            branch(&find, &|| Some("local".to_owned()))
+    for ((how, from), (count, size)) in kinds {
+        let name = match how {
+            ops::How::Exists => "exists",
+            ops::How::Mount => "mount",
+            ops::How::Upload => "upload",
         };
-        let main = Some("main".to_owned());
-        assert_eq!(of(&[("GITHUB_REF", "refs/heads/main"), ("GITHUB_REF_NAME", "main")]), main);
-        assert_eq!(of(&[("GITHUB_REF", "refs/tags/main"), ("GITHUB_REF_NAME", "main")]), None);
-        assert_eq!(of(&[("GITHUB_REF", "refs/pull/1/merge")]), None);
-        assert_eq!(of(&[("GITHUB_REF_NAME", "main"), ("GITHUB_REF_TYPE", "tag")]), None);
-        assert_eq!(of(&[("GITHUB_REF_NAME", "main")]), main);
-        assert_eq!(of(&[("CI_COMMIT_BRANCH", "main"), ("GITLAB_CI", "true")]), main);
-        assert_eq!(of(&[("GITLAB_CI", "true")]), None);
-        assert_eq!(of(&[("GITHUB_REF", "")]), Some("local".to_owned()));
+        let from = from.map_or_else(String::new, |from| format!(", from {from}"));
+        row(name, format!("{}, {}{from}", counted(count, "blob"), terminal::bytes(size)));
     }
+    let there = plan.manifests_existing;
+    row("manifests", format!("{} to send, {there} there", plan.manifests));
+    for tag in &plan.tags {
+        let change = match (tag.moves, tag.now) {
+            (false, _) => "stays".to_owned(),
+            (true, None) => "is new".to_owned(),
+            (true, Some(now)) => format!("moves from {now}"),
+        };
+        row("tag", format!("{} {change}", tag.tag));
+    }
+    let head = format!("{} -> {}@{}\n", plan.image, plan.destination, plan.digest);
+    head + &render::table(&rows)
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -18,6 +18,7 @@ mod inspect;
 mod login;
 mod publish;
 mod pull;
+mod rehearse;
 mod shell;
 mod verify;
 
@@ -39,8 +40,9 @@ pub use gc::{GcReport, gc, remove};
 pub use index::{IndexOptions, index};
 pub use inspect::{ImageLayer, ImagePlatform, ImageReport, ListedReport, ShowOptions, list, show};
 pub use login::{LoginOptions, LoginReport, LogoutReport, login, logout};
-pub use publish::{PushOptions, PushReport, push};
+pub use publish::{PushOptions, PushReport, Pushed, push};
 pub use pull::{PullOptions, PullReport, pull};
+pub use rehearse::{How, PlannedBlob, PlannedTag, PushPlan, Rehearsed, rehearse};
 pub use verify::{Damage, VerifyReport, verify};
 
 pub use shell::{Failed, ShellOptions, failed, shell};

@@ -2,14 +2,14 @@
 //! each. A destination's tag moves when everything below it is there.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use serde::Serialize;
 
 use crate::fault;
 use crate::oci::{Digest, Document, Reference};
-use crate::registry::Repository;
+use crate::registry::{Registries, Repository};
 use crate::store::Store;
 use crate::transfer::{self, Sink, Source};
 
@@ -78,63 +78,93 @@ pub struct PushReport {
 /// Annotation of a name in the store: where its definition wants it pushed too.
 pub(super) const ALSO: &str = "dev.ocibuild.also";
 
+/// What came of pushing: a destination that fails doesn't undo what is done.
+#[derive(Debug)]
+#[must_use = "a failure may be in it"]
+pub struct Pushed {
+    /// What is finished, tags included.
+    pub done: Vec<PushReport>,
+    /// The first failure; the others were told as warnings.
+    pub failure: Option<Error>,
+}
+
 /// One destination of an image, and what it is to get.
-struct Way<'a> {
-    image: &'a Reference,
-    destination: &'a Reference,
-    documents: &'a [Document],
-    registry: Repository,
-    origins: Origins<'a>,
+pub(super) struct Way<'a> {
+    pub(super) image: Reference,
+    pub(super) destination: Reference,
+    pub(super) documents: Arc<[Document]>,
+    pub(super) registry: Repository,
+    pub(super) origins: Origins<'a>,
 }
 
 /// Pushes images: everything below the tags to all destinations at once, then it is read back
 /// everywhere, and only then tags move. A destination that fails keeps no other from its tags; one
-/// that holds something else than the store does keeps all.
-pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Vec<PushReport>, Error> {
+/// that holds something else than the store does keeps all. After an image that failed somewhere no
+/// other is begun.
+pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Pushed, Error> {
     let store = context.open()?;
+    let (_, ways) = ways(options, &store, context)?;
+    let mut pushed = Pushed { done: Vec::new(), failure: None };
+    for of_image in &ways {
+        pushed.failure = push_image(of_image, options, &store, context, &mut pushed.done).err();
+        if pushed.failure.is_some() {
+            break;
+        }
+    }
+    Ok(pushed)
+}
+
+/// Finds what goes where: for each image its destinations.
+pub(super) fn ways<'a>(
+    options: &PushOptions,
+    store: &'a Store,
+    context: &Context<'_>,
+) -> Result<(Registries, Vec<Vec<Way<'a>>>), Error> {
     let mut pushes = Vec::new();
-    for image in images(options, &store)? {
-        let destinations = destinations(&image, options, &store)?;
+    for image in images(options, store)? {
+        let destinations = destinations(&image, options, store)?;
         pushes.push((image, destinations));
     }
     // An image's first destination is the one that was named; the definition's further ones have
     // their own credentials.
     let named = pushes.iter().filter_map(|(_, destinations)| destinations.first());
     let registries = options.access.registries(named, context);
-    let mut reports = Vec::new();
-    for (image, destinations) in &pushes {
-        let documents = documents(image, options.by_digest, &store)?;
+    let mut ways = Vec::new();
+    for (image, destinations) in pushes {
+        let documents: Arc<[Document]> = documents(&image, options.by_digest, store)?.into();
         let mut blobs = Vec::new();
-        for document in &documents {
-            for (_, manifest) in inspect::manifests(image, document, &store)? {
+        for document in documents.iter() {
+            for (_, manifest) in inspect::manifests(&image, document, store)? {
                 blobs.extend(manifest.layers);
             }
         }
-        let mut ways = Vec::new();
+        let mut of_image = Vec::new();
         for destination in destinations {
-            ways.push(Way {
-                image,
+            of_image.push(Way {
+                image: image.clone(),
+                documents: Arc::clone(&documents),
+                registry: registries.open(&destination),
                 destination,
-                documents: &documents,
-                registry: registries.open(destination),
                 // Base layers that no step had to see were never here; they come from their registry.
-                origins: Origins::new(&store, &registries, &blobs)?,
+                origins: Origins::new(store, &registries, &blobs)?,
             });
         }
-        reports.extend(push_image(&ways, options, &store, context)?);
+        ways.push(of_image);
     }
-    Ok(reports)
+    Ok((registries, ways))
 }
 
 /// What came of sending to one destination.
 type Sent = Result<Vec<PushReport>, Error>;
 
+/// Pushes one image; what is finished goes to `done`, whatever fails.
 fn push_image(
     ways: &[Way<'_>],
     options: &PushOptions,
     store: &Store,
     context: &Context<'_>,
-) -> Result<Vec<PushReport>, Error> {
+    done: &mut Vec<PushReport>,
+) -> Result<(), Error> {
     // Within a registry one after the other: the second repository then mounts what the first got.
     let mut hosts: BTreeMap<&str, Vec<&Way<'_>>> = BTreeMap::new();
     for way in ways {
@@ -166,21 +196,27 @@ fn push_image(
     for (way, result) in sent {
         match result.and_then(|reports| way.tag(reports, options)) {
             Ok(done) => reports.extend(done),
-            Err(error) => failed.push((way.destination, error)),
+            Err(error) => failed.push((&way.destination, error)),
         }
     }
     if !failed.is_empty() {
         for report in &reports {
             context.report.note(&format!("{} is done", report.destination));
         }
-        for (destination, error) in failed.iter().skip(1) {
-            context.report.warning(&format!("{destination} failed, too: {error}"));
-        }
     }
-    match failed.into_iter().next() {
-        Some((_, error)) => Err(error),
-        None => Ok(reports),
+    done.extend(reports);
+    first_failure(failed, context)
+}
+
+/// Returns the first failure, and tells of the others.
+pub(super) fn first_failure(
+    failed: Vec<(&Reference, Error)>,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    for (destination, error) in failed.iter().skip(1) {
+        context.report.warning(&format!("{destination} failed, too: {error}"));
     }
+    failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
 }
 
 impl Way<'_> {
@@ -195,7 +231,7 @@ impl Way<'_> {
         let report = context.report.as_ref();
         report.note(&format!("pushing {image} to {destination}"));
         let mut reports = Vec::new();
-        for document in self.documents {
+        for document in self.documents.iter() {
             let copy = transfer::Options {
                 jobs,
                 fallbacks: vec![&self.origins],
@@ -204,8 +240,8 @@ impl Way<'_> {
             let summary = transfer::copy(store, &self.registry, document, &[], &copy, report)?;
             note_origins(store, document, destination)?;
             reports.push(PushReport {
-                image: (*image).clone(),
-                destination: (*destination).clone(),
+                image: image.clone(),
+                destination: destination.clone(),
                 digest: document.digest(),
                 tags: Vec::new(),
                 blobs: summary.written,
@@ -219,7 +255,7 @@ impl Way<'_> {
 
     /// Reads back what the tags are to stand for, and sees that every platform of it is there.
     fn check(&self) -> Result<(), Error> {
-        for document in self.documents {
+        for document in self.documents.iter() {
             transfer::confirm(&self.registry, document)?;
             if !document.is_index() {
                 continue;
@@ -236,7 +272,8 @@ impl Way<'_> {
         Ok(())
     }
 
-    fn tags(&self, options: &PushOptions) -> Vec<String> {
+    /// Returns the tags that are to move.
+    pub(super) fn tags(&self, options: &PushOptions) -> Vec<String> {
         if options.by_digest || options.hold_tags {
             return Vec::new();
         }
@@ -370,7 +407,8 @@ fn destinations(
 fn note_origins(store: &Store, document: &Document, destination: &Reference) -> Result<(), Error> {
     let mut digests = Vec::new();
     for (_, manifest) in inspect::manifests(destination, document, store)? {
-        digests.extend(manifest.layers.iter().map(|layer| layer.digest));
+        let blobs = manifest.layers.iter().chain([&manifest.config]);
+        digests.extend(blobs.map(|blob| blob.digest));
     }
     store.add_origins(&digests, destination)?;
     Ok(())

@@ -129,6 +129,15 @@ enum Mount {
 }
 
 impl Repository {
+    /// Returns what a tag stands for, as somebody who may push sees it; `None` where there is none.
+    pub fn tagged(&self, tag: &str) -> Result<Option<Digest>, Error> {
+        match self.look_up(tag, None, For::Push) {
+            Ok(found) => Ok(Some(found.digest)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Asks the registry to take a blob over from another of its repositories. Whatever goes wrong
     /// means only that the bytes have to be sent.
     fn mount(&self, digest: Digest, from: &Reference) -> Result<Mount, Error> {

@@ -12,7 +12,7 @@ use crate::report::{Report, Task, Unit};
 use super::{Body, Error, Placed, Sink, Source, Stream, Verify};
 
 /// Indexes may lie in indexes; nobody nests them deeper than this.
-const DEEPEST: usize = 4;
+pub(super) const DEEPEST: usize = 4;
 
 /// What a copy may do.
 pub struct Options<'a> {
@@ -175,7 +175,7 @@ impl Walk<'_> {
 }
 
 /// Asks the source, then the fallbacks; if none answers, the source's own error counts.
-fn first_of<'s, T>(
+pub(super) fn first_of<'s, T>(
     source: &'s dyn Source,
     fallbacks: &[&'s dyn Source],
     ask: impl Fn(&'s dyn Source) -> Result<T, Error>,

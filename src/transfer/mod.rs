@@ -7,6 +7,7 @@
 
 mod copy;
 mod error;
+mod survey;
 mod verify;
 
 use std::io::Read;
@@ -16,6 +17,7 @@ use crate::report::Task;
 
 pub use copy::{Options, Summary, confirm, copy, copy_blobs, select};
 pub use error::{Error, Other};
+pub use survey::{Survey, survey};
 pub use verify::Verify;
 
 /// The bytes of a blob on their way.
