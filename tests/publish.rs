@@ -339,7 +339,7 @@ fn what_is_built_or_joined_moves_its_tags_from_one_branch_only_and_names_where_i
     let ran = on(main, &["build", "half", "--push", "--json", "--digest-file", "h"]);
     let told: serde_json::Value = serde_json::from_str(&ran.stdout()).unwrap();
     assert_eq!(told[0]["pushed"].as_array().unwrap().len(), 1, "{ran}");
-    assert_eq!(told[0]["pushed"][0]["destination"], json(&half));
+    assert_eq!(told[0]["pushed"][0]["destination"], json(&format!("{half}:latest")));
     let digest = std::fs::read_to_string(project.path("h")).unwrap();
     assert_eq!(told[0]["digest"], json(digest.trim()));
     assert_eq!(ran.code(), Some(1), "{ran}");
