@@ -207,9 +207,41 @@ fn the_network_of_the_machine_only_when_asked_for() {
         "{script}; nc -l -p 80 -w 1 </dev/null & sleep 0.2; nc 127.0.0.1 80 </dev/null && echo own"
     );
     assert_eq!(said(&driver.step(&Step::new(&off))), "own");
-    let recorded = Step::new("true").with("network", json!("recorded"));
-    let result = driver.step(&recorded);
-    assert_eq!(result["error"], "a recorded network is not available in this version");
+}
+
+#[test]
+fn a_recorded_network_leads_to_the_recorder_alone() {
+    // The driver's recorder tells which door was come to, and for which address.
+    let script = "
+        nc 127.0.0.1 80 </dev/null; nc 127.0.0.1 443 </dev/null
+        nc 192.0.2.7 80 </dev/null; nc 2001:db8::7 443 </dev/null
+        nslookup a.example 192.0.2.53 | grep -A 1 a.example
+        nc 192.0.2.7 22 </dev/null || echo refused
+        nc 127.0.0.1 22 </dev/null || echo refused
+        nc -l -p 8080 -e echo own & sleep 0.3; nc 127.0.0.1 8080 </dev/null
+        ip link set lo down 2>/dev/null || echo up
+        echo user; su -s /bin/sh jovyan -c 'nc 192.0.2.7 80 </dev/null'";
+    let expected = [
+        "http 127.0.0.1:80",
+        "https 127.0.0.1:443",
+        "http 192.0.2.7:80",
+        "https [2001:db8::7]:443",
+        "Name:\ta.example",
+        "Address: 192.0.2.80",
+        "refused",
+        "refused",
+        "own",
+        "up",
+        "user",
+        "http 192.0.2.7:80",
+    ];
+    for (who, request) in [(Who::Root, "root"), (Who::Range, "range"), (Who::Range, "single")] {
+        let driver = Driver::with_tiny_base(who);
+        let mut acts = driver.stack();
+        acts.push(Step::new(script).with("network", json!("recorded")).act());
+        let told = Ran::of(&mut driver.command(request, &acts)).json();
+        assert_eq!(said(&told["results"][2]), expected.join("\n"), "{request}");
+    }
 }
 
 /// Starts a step that sleeps; returns the outer process and the mark that its processes carry.

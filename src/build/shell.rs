@@ -7,7 +7,7 @@ use crate::disk::At;
 use crate::oci::ConfigDocument;
 use crate::rootfs::{self, Tree, TreeRequest};
 use crate::sandbox::{
-    self, Mode, Mount, Network, Outcome, Owners, Ownership, Scope, Spec, Terminal, What,
+    self, Attendants, Mode, Mount, Network, Outcome, Owners, Ownership, Scope, Spec, Terminal, What,
 };
 use crate::store::Store;
 use crate::transfer::Source;
@@ -114,9 +114,10 @@ pub fn run_in_image(
     };
     let ownership =
         Ownership::of_tree(scope, &tree, &lowers).at("keep the owners of", tree.merged())?;
-    let owners = Owners::Kept(&ownership);
+    let cancel = stop::register();
+    let by = Attendants { owners: Owners::Kept(&ownership), recorder: None, cancel: &cancel };
     host.report.hold(true);
-    let outcome = sandbox::attach(&spec, owners, command.terminal, &stop::register());
+    let outcome = sandbox::attach(&spec, by, command.terminal);
     host.report.hold(false);
     drop(tree);
     Ok(outcome?)

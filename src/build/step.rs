@@ -14,7 +14,7 @@ use crate::oci::{Digest, Hasher};
 use crate::plan::{Act, CACHES, Layer, OsRelease, Ownership, RunAct};
 use crate::report::{Event, Stream, Task, Unit};
 use crate::rootfs::{EntryPath, Extras, Tree, Truth};
-use crate::sandbox::{self, Access, Mount, Network, Outcome, Owners, Spec, What};
+use crate::sandbox::{self, Access, Attendants, Mount, Network, Outcome, Owners, Spec, What};
 use crate::text::User;
 
 use super::environment::{self, SUPPORT};
@@ -245,7 +245,8 @@ impl Stage<'_> {
                 }
                 last.push_back(text.into_owned());
             };
-            let outcome = sandbox::run(&spec, self.owners, &mut take, &cancel);
+            let by = Attendants { owners: self.owners, recorder: None, cancel: &cancel };
+            let outcome = sandbox::run(&spec, by, &mut take);
             ended.store(true, Ordering::Release);
             watch.thread().unpark();
             outcome
@@ -278,7 +279,9 @@ impl Stage<'_> {
                 ..spec
             };
             report.hold(true);
-            let looked = sandbox::attach(&spec, self.owners, Some(terminal), &stop::register());
+            let cancel = stop::register();
+            let by = Attendants { owners: self.owners, recorder: None, cancel: &cancel };
+            let looked = sandbox::attach(&spec, by, Some(terminal));
             report.hold(false);
             // What was done by hand is thrown away with the tree.
             let _ = looked?;

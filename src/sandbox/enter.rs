@@ -183,7 +183,7 @@ fn introduce(socket: &UnixStream, inner: &mut Child, ids: &Ids) -> Result<(), Er
                 let lack = examine::explain(&what, errno);
                 return Err(Error::Unavailable { mode: "user namespaces", lack });
             }
-            Some(Word::Listening { .. } | Word::Terminal { .. }) | None => {
+            Some(Word::Listening { .. } | Word::Terminal { .. } | Word::Doors { .. }) | None => {
                 let status = inner.wait().map(|status| status.to_string());
                 return Err(Error::HelperDied { status: status.unwrap_or_default() });
             }

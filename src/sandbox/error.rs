@@ -50,9 +50,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The network was to be recorded.
-    #[error("a recorded network is not available in this version")]
+    /// The network was to be recorded, and the caller has nobody for it.
+    #[error("a step's network was to be recorded, and there is no recorder")]
     NoRecorder,
+    /// The sockets of a step's network could not be taken out of it.
+    #[error("the step's network can't be recorded here: its sockets can't be handed out")]
+    NoDoors {
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel doesn't let another process answer a step's system calls.
     #[error(
         "the owners of files cannot be kept here: the kernel gives no listener of system calls"
@@ -83,13 +90,15 @@ pub enum Error {
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
-            Error::Unavailable { .. } | Error::NoSupervision { .. } => Kind::Environment,
+            Error::Unavailable { .. } | Error::NoSupervision { .. } | Error::NoDoors { .. } => {
+                Kind::Environment
+            }
             Error::Supervisor { source } | Error::Setup { source, .. } => fault::kind_of_io(source),
-            Error::NoSuchUser { .. } | Error::NoRecorder => Kind::Usage,
+            Error::NoSuchUser { .. } => Kind::Usage,
             Error::NoMountPoint { .. } | Error::Program { .. } | Error::HelperDied { .. } => {
                 Kind::Failed
             }
-            Error::Outside => Kind::Bug,
+            Error::Outside | Error::NoRecorder => Kind::Bug,
         }
     }
 
@@ -115,7 +124,9 @@ impl Fault for Error {
                 Some(libc::EACCES) => Some("it must be executable for the step's user".to_owned()),
                 _ => None,
             },
-            Error::NoRecorder => Some("set `network` to true or false".to_owned()),
+            Error::NoDoors { .. } => Some(
+                "use Linux 5.6 or later, or `--network host`, which records nothing".to_owned(),
+            ),
             Error::NoSupervision { .. } => Some(
                 "use a kernel with seccomp user notification (Linux 5.5 or later, outside of a \
                  container's own filter), a user with subordinate ids, or `--ownership=discard`, \
@@ -124,6 +135,7 @@ impl Fault for Error {
             ),
             Error::NoMountPoint { .. }
             | Error::Outside
+            | Error::NoRecorder
             | Error::HelperDied { .. }
             | Error::Supervisor { .. } => None,
         }

@@ -150,11 +150,14 @@ fn attend(started: &Started, orders: &mut BufReader<UnixStream>) -> io::Result<O
                 map(started.pid, &started.proc)?;
                 wire::answer(socket)?;
             }
-            Some(Said::Word(word @ (Word::Listening { .. } | Word::Terminal { .. }))) => {
+            Some(Said::Word(
+                word @ (Word::Listening { .. } | Word::Terminal { .. } | Word::Doors { .. }),
+            )) => {
                 let pid = started.pid.as_raw_nonzero().get();
                 let word = match word {
                     Word::Listening { fd, user, .. } => Word::Listening { pid, fd, user },
                     Word::Terminal { fd, .. } => Word::Terminal { pid, fd },
+                    Word::Doors { numbers, .. } => Word::Doors { pid, numbers },
                     other => other,
                 };
                 wire::say(orders.get_ref(), &Said::Word(word))?;

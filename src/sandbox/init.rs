@@ -18,12 +18,13 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
+use crate::sandbox::doors::Numbers;
 use crate::sandbox::spec::{Network, Outcome, Spec};
 use crate::sandbox::supervise::{self, Scope, Watch};
 use crate::sandbox::sys::{self, Fork};
 use crate::sandbox::user::{self, User};
 use crate::sandbox::wire::{self, Failure, Reply, Word};
-use crate::sandbox::{filter, mounts};
+use crate::sandbox::{doors, filter, mounts};
 
 /// Where programs are looked for when the environment doesn't say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -50,6 +51,12 @@ fn run(spec: &Spec, watch: Watch, terminal: bool, helper: &UnixStream) -> Result
         sys::raise_loopback().map_err(Failure::setup("bring up the loopback device"))?;
         // As root of a machine could, the step's root may listen on any port of its network.
         fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0").ok();
+    }
+    if spec.network == Network::Recorded {
+        let doors = doors::open()?;
+        wire::say(helper, &Word::Doors { pid: 1, numbers: Numbers::of(&doors) })
+            .and_then(|()| wire::wait_for_answer(helper))
+            .map_err(Failure::setup("have the step's network served"))?;
     }
     rustix::system::sethostname(spec.hostname.as_bytes())
         .map_err(Failure::setup("set the host name"))?;

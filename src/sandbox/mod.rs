@@ -12,6 +12,7 @@
 //! binary once more, and `main` calls [`run_if_helper`] first of all. Each process dies with the
 //! one above it, and all mounts with them: a killed build leaves files at most.
 
+mod doors;
 mod emulate;
 mod enter;
 mod error;
@@ -30,11 +31,12 @@ mod terminal;
 mod user;
 mod wire;
 
+pub use doors::Doors;
 pub use emulate::{Emulation, Means, emulations, keep_emulators, provide};
 pub use enter::{Entered, Entry, Mode, Request, enter, run_if_helper};
 pub use error::Error;
 pub use examine::{Finding, Lack, State, examine};
-pub use run::{Cancel, attach, run};
+pub use run::{Attendants, Cancel, Recorder, attach, run};
 pub use spec::{Access, Mount, Network, Outcome, Spec, What};
 pub use supervise::{Owners, Ownership, Scope};
 pub use terminal::{Terminal, read_hidden, restore_terminal};

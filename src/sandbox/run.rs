@@ -18,7 +18,7 @@ use crate::report::Stream;
 use crate::sandbox::spec::Network;
 use crate::sandbox::supervise::{self, Owners, Supervised};
 use crate::sandbox::wire::{self, Order, Reply, Said, Word};
-use crate::sandbox::{Error, Outcome, Spec, Terminal, enter, helper};
+use crate::sandbox::{Doors, Error, Outcome, Spec, Terminal, enter, helper};
 
 /// The longest line that comes in one part.
 const LINE: u64 = 64 << 10;
@@ -87,8 +87,8 @@ enum Event {
     Cancelled,
     /// It makes a device node.
     NeedsSupervision,
-    /// Nobody answers its system calls any more.
-    Unsupervised(io::Error),
+    /// What is to be done for it from outside can't be.
+    Unattended(Error),
     /// One of the three streams is at its end.
     Closed,
 }
@@ -96,41 +96,53 @@ enum Event {
 /// Takes a line of what a command writes.
 type Take<'t> = &'t mut dyn FnMut(Stream, &[u8]);
 
+/// Takes the sockets of a command's network, to serve them until it has ended.
+pub type Recorder<'r> = &'r (dyn Fn(Doors) + Sync);
+
+/// Who attends to a command from outside.
+#[derive(Clone, Copy)]
+pub struct Attendants<'a> {
+    /// Who keeps the owners of files: in a namespace that has one id the tree can't.
+    pub owners: Owners<'a>,
+    /// Who serves [`Network::Recorded`]; called once, before the program starts.
+    pub recorder: Option<Recorder<'a>>,
+    /// What ends it.
+    pub cancel: &'a Cancel,
+}
+
+impl std::fmt::Debug for Attendants<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attendants").field("owners", &self.owners).finish_non_exhaustive()
+    }
+}
+
 /// Runs a command and waits until it and all that it started are gone. `output` gets each line that
 /// it writes, without its end; a line longer than 64 KiB comes in parts.
-///
-/// `owners` tells who keeps the owners of files: in a namespace that has one id the tree can't.
-pub fn run(
-    spec: &Spec,
-    owners: Owners<'_>,
-    output: Take<'_>,
-    cancel: &Cancel,
-) -> Result<Outcome, Error> {
-    begin(spec, owners, Some(output), None, cancel)
+pub fn run(spec: &Spec, by: Attendants<'_>, output: Take<'_>) -> Result<Outcome, Error> {
+    begin(spec, by, Some(output), None)
 }
 
 /// Runs a command by hand, as [`run()`] does: at a terminal that passes everything to and from
 /// `terminal`, or else with this process' own stdout and stderr and an empty stdin.
 pub fn attach(
     spec: &Spec,
-    owners: Owners<'_>,
+    by: Attendants<'_>,
     terminal: Option<&Terminal>,
-    cancel: &Cancel,
 ) -> Result<Outcome, Error> {
-    begin(spec, owners, None, terminal, cancel)
+    begin(spec, by, None, terminal)
 }
 
 fn begin(
     spec: &Spec,
-    owners: Owners<'_>,
+    by: Attendants<'_>,
     output: Option<Take<'_>>,
     terminal: Option<&Terminal>,
-    cancel: &Cancel,
 ) -> Result<Outcome, Error> {
+    let Attendants { owners, recorder, cancel } = by;
     if enter::entered().is_none() {
         return Err(Error::Outside);
     }
-    if spec.network == Network::Recorded {
+    if spec.network == Network::Recorded && recorder.is_none() {
         return Err(Error::NoRecorder);
     }
     let setup = |what: &str| {
@@ -161,7 +173,7 @@ fn begin(
             scope.spawn(move || lines(stream, Stream::Err, &sender));
         }
         let control = helper.control.try_clone().map_err(setup("copy a socket"))?;
-        scope.spawn(move || replies(&control, owners, terminal, &sender));
+        scope.spawn(move || replies(&control, by, terminal, &sender));
         let mut ignore = |_: Stream, _: &[u8]| {};
         follow(&mut helper, open, &events, output.unwrap_or(&mut ignore), deadline)
     });
@@ -256,16 +268,19 @@ fn lines(stream: impl Read, which: Stream, to: &SyncSender<Event>) {
 /// Answers the helper and sends on how the command went.
 fn replies(
     control: &UnixStream,
-    owners: Owners<'_>,
+    by: Attendants<'_>,
     terminal: Option<&Terminal>,
     to: &SyncSender<Event>,
 ) {
+    let unattended = |error: Error| {
+        to.send(Event::Unattended(error)).ok();
+    };
     std::thread::scope(|scope| {
         let mut from = BufReader::new(control);
         while let Ok(Some(said)) = wire::hear::<Said>(&mut from) {
             match said {
                 Said::Word(Word::Listening { pid, fd, user }) => {
-                    let Owners::Kept(ownership) = owners else { break };
+                    let Owners::Kept(ownership) = by.owners else { break };
                     scope.spawn(move || {
                         let ready = || {
                             wire::answer(control).ok();
@@ -277,8 +292,8 @@ fn replies(
                             let with = Supervised { ownership, listener, pid, user };
                             supervise::supervise(&with, &ready, &more)
                         });
-                        if let Err(error) = ended {
-                            to.send(Event::Unsupervised(error)).ok();
+                        if let Err(source) = ended {
+                            unattended(Error::Supervisor { source });
                         }
                     });
                 }
@@ -289,9 +304,17 @@ fn replies(
                             wire::answer(control).ok();
                             scope.spawn(move || terminal.serve(&step));
                         }
-                        Err(error) => {
-                            to.send(Event::Unsupervised(error)).ok();
+                        Err(source) => unattended(Error::Supervisor { source }),
+                    }
+                }
+                Said::Word(Word::Doors { pid, numbers }) => {
+                    let Some(recorder) = by.recorder else { break };
+                    match numbers.take(|number| take(pid, number)) {
+                        Ok(doors) => {
+                            recorder(doors);
+                            wire::answer(control).ok();
                         }
+                        Err(source) => unattended(Error::NoDoors { source }),
                     }
                 }
                 Said::Word(_) => {
@@ -323,7 +346,7 @@ fn follow(
 ) -> Result<Outcome, Error> {
     let mut reply = None;
     let mut ended_by_us = None;
-    let mut unsupervised = None;
+    let mut unattended = None;
     while open > 0 {
         let event = match deadline {
             None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -341,8 +364,8 @@ fn follow(
                 ended_by_us.get_or_insert(Outcome::NeedsSupervision);
                 helper.kill();
             }
-            Ok(Event::Unsupervised(error)) => {
-                unsupervised.get_or_insert(error);
+            Ok(Event::Unattended(error)) => {
+                unattended.get_or_insert(error);
                 helper.kill();
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -354,8 +377,8 @@ fn follow(
         }
     }
     let status = helper.child.wait();
-    if let Some(source) = unsupervised {
-        return Err(Error::Supervisor { source });
+    if let Some(error) = unattended {
+        return Err(error);
     }
     if ended_by_us == Some(Outcome::NeedsSupervision) {
         return Ok(Outcome::NeedsSupervision);

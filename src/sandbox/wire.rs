@@ -3,8 +3,8 @@
 //! ```text
 //! build  → helper   Order, and later a byte (or the end of the stream): kill the step
 //! helper → build    Reply
-//! helper → build    Word::Listening, Word::Terminal              build → helper   a byte each
-//! init   → helper   Word::Alive; Word::Unshared; Word::Terminal; Word::Listening; Reply   helper → init   a byte each
+//! helper → build    Word::Doors, Word::Listening, Word::Terminal   build → helper   a byte each
+//! init   → helper   Word::Alive; Word::Unshared; those three; Reply  helper → init    a byte each
 //! inner  → outer    Word::Unshared; Word::Alive or Word::Refused  outer → inner  a byte each
 //! ```
 //! A process asks to be killed with its parent and then says `Alive`: the answer proves that the
@@ -14,6 +14,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::sandbox::doors::Numbers;
 use crate::sandbox::supervise::Watch;
 use crate::sandbox::{Error, Outcome, Spec};
 
@@ -50,6 +51,8 @@ pub(super) enum Word {
     Listening { pid: i32, fd: i32, user: (u32, u32, Vec<u32>) },
     /// Its terminal is to be served through its descriptor `fd`; `pid` as above.
     Terminal { pid: i32, fd: i32 },
+    /// Its network is to be served through descriptors of its; `pid` as above.
+    Doors { pid: i32, numbers: Numbers },
     /// The kernel refused something.
     Refused { what: String, errno: i32 },
 }

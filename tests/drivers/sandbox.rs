@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit, reason = "a test's other half")]
 
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,9 @@ use ocibuild::report::Stream;
 use ocibuild::rootfs::{
     self, EntryPath, Extras, Ledger, Lower, Plain, Sidecar, Space, Tree, TreeKind, Truth,
 };
-use ocibuild::sandbox::{self, Cancel, Entry, Mode, Owners, Ownership, Request, Scope, Spec};
+use ocibuild::sandbox::{
+    self, Attendants, Cancel, Doors, Entry, Mode, Owners, Ownership, Request, Scope, Spec,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -312,8 +315,44 @@ fn run(spec: &Spec, owners: Owners<'_>, cancel_after: Option<f64>) -> Value {
             Stream::Err => err.push(line),
         }
     };
-    match sandbox::run(spec, owners, &mut output, &cancel) {
+    let recorder = |doors: Doors| greet(doors);
+    let by = Attendants { owners, recorder: Some(&recorder), cancel: &cancel };
+    match sandbox::run(spec, by, &mut output) {
         Ok(outcome) => json!({ "outcome": outcome, "out": out, "err": err }),
         Err(error) => json!({ "error": describe(&error), "out": out, "err": err }),
+    }
+}
+
+/// Serves a step's network for as long as this process lives: every door tells which it is, and
+/// where the step believed to go; and every name has one address.
+fn greet(doors: Doors) {
+    let Doors { http, https, dns_udp, dns_tcp } = doors;
+    let named = [("http", http), ("https", https), ("dns", dns_tcp)];
+    for (name, listeners) in named {
+        for listener in listeners {
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let mut stream = stream.unwrap();
+                    let to = stream.local_addr().unwrap();
+                    writeln!(stream, "{name} {to}").unwrap();
+                }
+            });
+        }
+    }
+    for socket in dns_udp {
+        std::thread::spawn(move || {
+            let mut message = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut message).unwrap();
+                let mut answer = message[..length].to_vec();
+                answer[2..4].copy_from_slice(&[0x81, 0x80]);
+                // Of the question's type; IPv6 has none.
+                if answer[length - 4..] == [0, 1, 0, 1] {
+                    answer[7] = 1;
+                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, 80]);
+                }
+                socket.send_to(&answer, from).unwrap();
+            }
+        });
     }
 }
