@@ -146,6 +146,16 @@ impl Example {
         key(&self.plan().layers[0], &self.parents, self.ownership).unwrap()
     }
 
+    /// Gives it a lock for amd64 in which one layer has a date and answers.
+    pub(super) fn lock(&mut self, layer: &str, date: i64, fetches: &str) {
+        let (index, manifest) = (Digest::of(b"index"), Digest::of(b"manifest"));
+        self.lock = Some(format!(
+            "lock = 2\nrules = 'n1'\n[base]\nreference = 'quay.io/a/base:1'\ndigest = '{index}'\n\
+             [platform.'linux/amd64']\nbase = '{manifest}'\n\
+             [platform.'linux/amd64'.layer.{layer}]\nsource-date = {date}\nfetches = [{fetches}]\n"
+        ));
+    }
+
     /// Replaces a text of the recipe, which has to be there.
     pub(super) fn recipe(&mut self, from: &str, to: &str) {
         assert!(self.recipe.contains(from), "{from}");

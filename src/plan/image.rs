@@ -78,6 +78,7 @@ impl<'a> Image<'a> {
             rules: inputs.rules.version.to_owned(),
             without_rules,
             source_date,
+            pins: None,
         })
     }
 

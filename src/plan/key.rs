@@ -2,7 +2,7 @@
 //!
 //! In it: the format, the rules of normalisation and those switched off, the platform, the layers
 //! below, the recipe's files, each step with its variables filled in and the environment it sees,
-//! the date, and how faithfully ownership is kept. Not in it: names, descriptions, timeouts,
+//! the date, what a lock has the network answer, and how faithfully ownership is kept. Not in it: names, descriptions, timeouts,
 //! compression, proxies, the CA bundle, the caller's settings, the image's name and labels.
 
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub enum Ownership {
 pub fn key(layer: &Layer, parents: &[Digest], ownership: Ownership) -> Result<Digest, Error> {
     let steps: Vec<Value> =
         layer.steps.iter().filter(|step| acts(step)).map(act).collect::<Result<_, _>>()?;
-    let value = json!({
+    let mut value = json!({
         "format": FORMAT,
         "rules": { "version": layer.rules, "without": layer.without_rules },
         "platform": layer.platform.to_string(),
@@ -40,6 +40,10 @@ pub fn key(layer: &Layer, parents: &[Digest], ownership: Ownership) -> Result<Di
         "files": files(&layer.files)?,
         "steps": steps,
     });
+    // A layer whose network is open keeps the key that it has without a lock.
+    if let (Some(pins), Value::Object(members)) = (&layer.pins, &mut value) {
+        members.insert("lock".to_owned(), value_of(&pins.digest)?);
+    }
     Ok(Digest::of(&canonical::encode(&value)?))
 }
 
@@ -125,8 +129,18 @@ mod tests {
         ("ownership", |e| e.ownership = Ownership::Discarded),
         ("the caller's date", |e| e.epoch = Some(1_700_000_000)),
         ("the base's date", |e| e.base["created"] = json!("2025-02-11T12:00:00Z")),
-        ("the lock's date", |e| {
-            e.lock = Some("lock = 1\nsource-dates = { tool = 1 }".to_owned());
+        ("a lock", |e| e.lock("tool", 1_739_188_800, "")),
+        ("a lock's date", |e| e.lock("tool", 1, "")),
+        ("a lock's answers", |e| {
+            let body = Digest::of(b"");
+            e.lock(
+                "tool",
+                1_739_188_800,
+                &format!(
+                    "{{ url = 'https://x/', method = 'GET', status = 200, digest = '{body}', \
+                     size = 0, authority = 'none' }}"
+                ),
+            );
         }),
         ("the base's environment", |e| e.base["config"]["Env"][1] = json!("NB_USER=me")),
     ];
@@ -161,7 +175,7 @@ mod tests {
             );
         }),
         ("the base's other settings", |e| e.base["config"]["Labels"] = json!({})),
-        ("a lock without a date for it", |e| e.lock = Some("lock = 1\n".to_owned())),
+        ("a lock without it", |e| e.lock("other", 7, "")),
     ];
 
     #[test]

@@ -19,11 +19,13 @@ mod time;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
 use crate::definition::Compression;
 use crate::fault::{Fault, Kind};
+use crate::netlog::Fetch;
 use crate::oci::{ConfigDocument, Digest, HistoryEntry, Platform, Reference};
 use crate::recipe::{Action, Files, When};
 use crate::text;
@@ -34,7 +36,7 @@ pub use key::{FORMAT, Ownership, key};
 pub use os_release::{Missing, OsRelease};
 pub use resolve::plan;
 pub use run::{Act, RunAct};
-pub use sources::Sources;
+pub use sources::{Misfit, Sources};
 pub use time::rfc3339;
 
 /// What a plan is made of besides the files.
@@ -133,6 +135,18 @@ pub struct Layer {
     pub without_rules: Vec<String>,
     /// The date of its files, in seconds since 1970.
     pub source_date: i64,
+    /// What its steps are given by the network; `None` where that is open.
+    pub pins: Option<Pins>,
+}
+
+/// What the steps of a locked layer are given by the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pins {
+    /// Identifies it.
+    pub digest: Digest,
+    /// The answers.
+    #[serde(skip)]
+    pub fetches: Arc<Vec<Fetch>>,
 }
 
 /// A step to be done.

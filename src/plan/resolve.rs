@@ -1,9 +1,12 @@
 //! From the files to a [`Plan`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::image::Image;
-use super::{Base, ConfigPatch, Error, Inputs, Layer, Plan, Sources, time};
+use super::{Base, ConfigPatch, Error, Inputs, Layer, Pins, Plan, Sources, time};
+use crate::lock;
+use crate::oci::Platform;
 use crate::recipe::{Action, Pin};
 use crate::text::Problems;
 
@@ -34,12 +37,31 @@ pub fn plan(sources: &Sources, inputs: &Inputs<'_>) -> Result<Plan, Error> {
         });
     }
     let problems = Problems::new();
+    if let Some(lock) = sources.lock.as_ref().filter(|lock| lock.rules != inputs.rules.version) {
+        let message = format!(
+            "the lock was made under the rules {}, this ocibuild has {}: lock again",
+            lock.rules, inputs.rules.version
+        );
+        problems.about(&lock::path_beside(definition.file.path()), message);
+    }
+    let locked = sources.lock.as_ref().and_then(|lock| lock.section(platform));
+    if let (Some(section), Some(manifest)) = (locked, inputs.base_manifest)
+        && section.base != manifest
+    {
+        let message = format!(
+            "the lock says that the base's manifest for {platform} is {}, but it is {manifest}: \
+             lock again",
+            section.base
+        );
+        problems.about(&lock::path_beside(definition.file.path()), message);
+    }
     let mut warnings = Vec::new();
     let mut image = Image::new(inputs, &problems);
     let mut layers = Vec::new();
     for (layer, recipe) in definition.layers.iter().zip(&sources.recipes) {
         let source_date = source_date(sources, inputs, &recipe.name, &mut warnings);
-        let resolved = image.layer(definition, layer, recipe, inputs, source_date)?;
+        let mut resolved = image.layer(definition, layer, recipe, inputs, source_date)?;
+        resolved.pins = pins(sources, platform, &recipe.name)?;
         warnings.extend(unpinned(&resolved));
         layers.push(resolved);
     }
@@ -52,8 +74,12 @@ pub fn plan(sources: &Sources, inputs: &Inputs<'_>) -> Result<Plan, Error> {
     };
     let origin = origin(&base);
     let mut labels = origin.clone();
-    if let Some(lock) = &sources.lock {
-        labels.insert(LOCK.to_owned(), lock.digest()?.to_string());
+    // An image of which a part was open is no function of the lock.
+    if let Some(lock) = &sources.lock
+        && layers.iter().all(|layer| layer.pins.is_some())
+        && let Some(digest) = lock.digest(platform)?
+    {
+        labels.insert(LOCK.to_owned(), digest.to_string());
     }
     labels.extend(definition.config.labels.clone());
     let mut annotations = origin;
@@ -93,12 +119,22 @@ fn source_date(
     name: &str,
     warnings: &mut Vec<String>,
 ) -> i64 {
-    let locked = sources.lock.as_ref().and_then(|lock| lock.source_dates.get(name).copied());
-    locked.or(inputs.source_date_epoch).unwrap_or_else(|| {
+    let locked = sources.lock.as_ref().and_then(|lock| lock.layer(inputs.platform, name));
+    locked.map(|layer| layer.source_date).or(inputs.source_date_epoch).unwrap_or_else(|| {
         let (date, warning) = time::of_base(inputs.base);
         warnings.extend(warning.filter(|warning| !warnings.contains(warning)));
         date
     })
+}
+
+fn pins(sources: &Sources, platform: &Platform, name: &str) -> Result<Option<Pins>, Error> {
+    let locked = sources.lock.as_ref().and_then(|lock| lock.layer(platform, name));
+    locked
+        .map(|layer| {
+            let fetches = Arc::new(layer.fetches.clone());
+            Ok(Pins { digest: layer.pins()?, fetches })
+        })
+        .transpose()
 }
 
 fn origin(base: &Base) -> BTreeMap<String, String> {
@@ -136,7 +172,7 @@ mod tests {
 
     use super::super::{Act, Off, OsRelease};
     use super::*;
-    use crate::oci::{ConfigDocument, Digest, Platform};
+    use crate::oci::{ConfigDocument, Digest};
 
     fn noble() -> OsRelease {
         OsRelease::parse("ID=ubuntu\nVERSION_CODENAME=noble\nVERSION_ID=\"24.04\"\n")
@@ -254,14 +290,43 @@ mod tests {
         assert_eq!(example.plan().layers[0].source_date, 1_739_188_800);
         example.epoch = Some(5);
         assert_eq!(example.plan().layers[0].source_date, 5);
-        example.lock = Some("lock = 1\nsource-dates = { tool = 7 }\n".to_owned());
+        example.lock("tool", 7, "");
         let plan = example.plan();
         assert_eq!((plan.layers[0].source_date, plan.created), (7, Some(7)));
         assert!(plan.config.labels["dev.ocibuild.lock"].starts_with("sha256:"));
         assert_eq!(plan.layers[0].history(false).created.unwrap(), "1970-01-01T00:00:07Z");
-        example.lock = Some("lock = 1\nsource-dates = { tol = 7 }\n".to_owned());
-        let error = example.try_plan().unwrap_err();
-        assert!(error.to_string().contains("did you mean `tool`?"), "{error}");
+        // An image of which a part was open does not say that the lock made it.
+        example.lock("other", 7, "");
+        let plan = example.plan();
+        assert_eq!((plan.layers[0].source_date, &plan.layers[0].pins), (5, &None));
+        assert!(!plan.config.labels.contains_key("dev.ocibuild.lock"));
+        let linux = [Platform::linux("amd64"), Platform::linux("arm64")];
+        let misfits = example.sources().unwrap().misfits(&linux);
+        let told: Vec<String> = misfits.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "the lock has no layer `tool` for linux/amd64",
+                "the lock has nothing for linux/arm64",
+                "the lock has a layer `other` that the definition has not",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_lock_of_other_rules_or_another_base_is_refused() {
+        let mut example = Example::default();
+        example.lock("tool", 7, "");
+        example.rules = "n2";
+        let error = example.try_plan().unwrap_err().to_string();
+        assert!(error.contains("under the rules n1, this ocibuild has n2"), "{error}");
+        let mut example = Example::default();
+        example.lock("tool", 7, "");
+        let other = Digest::of(b"other").to_string();
+        let text = example.lock.take().unwrap();
+        example.lock = Some(text.replace(&Digest::of(b"manifest").to_string(), &other));
+        let error = example.try_plan().unwrap_err().to_string();
+        assert!(error.contains("the base's manifest for linux/amd64 is"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The files that a plan is made of, read at once so that all that is wrong is told at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
 use crate::definition::{self, Definition};
@@ -21,27 +22,83 @@ pub struct Sources {
     pub lock: Option<Lock>,
 }
 
+/// What of a lock does not fit its definition any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// There is no lock.
+    Lock,
+    /// A platform of the definition that it does not have.
+    Platform(Platform),
+    /// A layer that it does not have.
+    Layer(Platform, String),
+    /// A layer that it has and the definition has not.
+    Extra(String),
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Misfit::Lock => f.write_str("there is no lock"),
+            Misfit::Platform(platform) => write!(f, "the lock has nothing for {platform}"),
+            Misfit::Layer(platform, name) => {
+                write!(f, "the lock has no layer `{name}` for {platform}")
+            }
+            Misfit::Extra(name) => {
+                write!(f, "the lock has a layer `{name}` that the definition has not")
+            }
+        }
+    }
+}
+
 impl Sources {
     /// Reads a definition, its lock and its recipes. The error holds everything wrong in all of them.
     pub fn load(path: &Path) -> Result<Sources, text::Error> {
         let problems = Problems::new();
-        let sources = read(path, &problems);
+        let lock = lock::load(&lock::path_beside(path), &problems);
+        let sources = read(path, lock, &problems);
         problems.finish(sources)
+    }
+
+    /// Does the same, but for a lock, which is going to be written anew.
+    pub fn load_unlocked(path: &Path) -> Result<Sources, text::Error> {
+        let problems = Problems::new();
+        let sources = read(path, None, &problems);
+        problems.finish(sources)
+    }
+
+    /// Returns what of the lock does not fit the definition, for some of its platforms.
+    pub fn misfits(&self, platforms: &[Platform]) -> Vec<Misfit> {
+        let Some(lock) = &self.lock else { return vec![Misfit::Lock] };
+        let mut misfits = Vec::new();
+        let mut extra = BTreeSet::new();
+        for platform in platforms {
+            let Some(section) = lock.section(platform) else {
+                misfits.push(Misfit::Platform(platform.clone()));
+                continue;
+            };
+            for recipe in &self.recipes {
+                if !section.layers.contains_key(&recipe.name) {
+                    misfits.push(Misfit::Layer(platform.clone(), recipe.name.clone()));
+                }
+            }
+            let has = |name: &&String| self.recipes.iter().any(|recipe| recipe.name == **name);
+            extra.extend(section.layers.keys().filter(|name| !has(name)).cloned());
+        }
+        misfits.extend(extra.into_iter().map(Misfit::Extra));
+        misfits
     }
 
     /// Returns the base to resolve: the definition's word for it, by the lock's digest if there is
     /// one.
     pub fn base(&self) -> Reference {
-        let locked = self.lock.as_ref().and_then(|lock| lock.base.as_ref());
-        match locked {
-            Some(base) => self.definition.base.at(base.digest),
+        match &self.lock {
+            Some(lock) => self.definition.base.at(lock.base.digest),
             None => self.definition.base.clone(),
         }
     }
 }
 
-fn read(path: &Path, problems: &Problems) -> Option<Sources> {
-    let lock = lock::load_beside(path, problems);
+fn read(path: &Path, lock: Option<Lock>, problems: &Problems) -> Option<Sources> {
     let definition = definition::load(path, problems)?;
     if problems.is_empty() {
         check_lock(&definition, lock.as_ref(), problems);
@@ -61,25 +118,12 @@ fn read(path: &Path, problems: &Problems) -> Option<Sources> {
 }
 
 fn check_lock(definition: &Definition, lock: Option<&Lock>, problems: &Problems) {
-    let Some(lock) = lock else { return };
-    let other = |base: &&lock::Base| base.reference != definition.base;
-    if let Some(base) = lock.base.as_ref().filter(other) {
+    if let Some(lock) = lock.filter(|lock| lock.base.reference != definition.base) {
         let message = format!(
             "the lock is for the base `{}`, the definition names `{}`: lock again",
-            base.reference, definition.base
+            lock.base.reference, definition.base
         );
-        problems.meaning(&lock.file, base.span.clone(), message);
-    }
-    let layers = || definition.layers.iter().map(|layer| layer.recipe.value.as_str());
-    for (name, span) in &lock.source_date_spans {
-        if !layers().any(|layer| layer == name) {
-            let more = match nearest(name, layers()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => "lock again".to_owned(),
-            };
-            let message = format!("the definition has no layer `{name}`; {more}");
-            problems.meaning(&lock.file, span.clone(), message);
-        }
+        problems.about(&lock::path_beside(definition.file.path()), message);
     }
 }
 

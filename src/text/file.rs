@@ -28,7 +28,12 @@ impl File {
 
     /// Reads a file; one that can't be read, or is no UTF-8, is a problem.
     pub fn read(path: &Path, problems: &Problems) -> Option<Arc<File>> {
-        let bytes = match disk::read(path, LIMIT) {
+        File::read_up_to(path, LIMIT, problems)
+    }
+
+    /// Reads a file of at most `limit` bytes, which a program has written.
+    pub fn read_up_to(path: &Path, limit: u64, problems: &Problems) -> Option<Arc<File>> {
+        let bytes = match disk::read(path, limit) {
             Ok(bytes) => bytes,
             Err(error) => {
                 problems.about(path, format!("cannot be read: {}", error.io()));

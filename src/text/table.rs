@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::{Class, File, Problems, Span, nearest};
@@ -54,6 +55,21 @@ impl Item<'_> {
             Item::List(..) => "a list",
             Item::Table(_) => "a table",
             Item::Other(kind, _) => kind,
+        }
+    }
+
+    /// Returns it as JSON, for what is read by its type's own description; a date and the like, of
+    /// which JSON has none, are `null`.
+    pub fn into_json(self) -> Value {
+        match self {
+            Item::Text(text) => Value::String(text.value),
+            Item::Integer(number, _) => Value::from(number),
+            Item::Bool(value, _) => Value::Bool(value),
+            Item::List(items, _) => items.into_iter().map(Item::into_json).collect(),
+            Item::Table(table) => Value::Object(
+                table.rest.into_iter().map(|(key, (_, item))| (key, item.into_json())).collect(),
+            ),
+            Item::Other(..) => Value::Null,
         }
     }
 }
@@ -271,13 +287,13 @@ impl<'a> Table<'a> {
         map
     }
 
-    /// Reads the whole table as whole numbers under keys of the user's own.
-    pub fn into_integers(mut self) -> Vec<(String, i64, Span)> {
+    /// Reads the whole table as tables under keys of the user's own, sorted by key.
+    pub fn into_tables(mut self) -> Vec<(String, Span, Table<'a>)> {
         let mut list = Vec::new();
-        for (key, (_, item)) in std::mem::take(&mut self.rest) {
+        for (key, (at, item)) in std::mem::take(&mut self.rest) {
             match item {
-                Item::Integer(value, span) => list.push((key, value, span)),
-                other => self.mistyped(&key, "a number", &other),
+                Item::Table(table) => list.push((key, at, table)),
+                other => self.mistyped(&key, "a table", &other),
             }
         }
         list

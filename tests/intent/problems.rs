@@ -89,7 +89,7 @@ fn everything_wrong_in_all_files_is_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     write(root, "manifests/mine.toml", DEFINITION);
-    write(root, "manifests/mine.lock", "lock = 1\nbsae = {}\n");
+    write(root, "manifests/mine.lock", "lock = 2\nrules = '1'\nbsae = {}\n");
     write(root, "layers/tool/layer.toml", RECIPE);
     write(root, "layers/tool/install.sh", "#!/bin/sh\n");
     write(root, "layers/tool/dos.sh", "#!/bin/sh\r\necho\r\n");
@@ -141,7 +141,8 @@ layers/tool/layer.toml:43:9: `A=B` cannot name a variable of an environment
 layers/tool/layer.toml:43:18: `{codename}` is read from the tree while a step runs, too late for the image's environment; a script can write the value to a file
 layers/tool/link: is a link to `/etc/passwd`, outside the recipe's folder
 layers/tool2/layer.toml:10:10: there is no digest for `amd64`, which the definition builds for; give one, or keep the step from it by `when`
-manifests/mine.lock:2:1: unknown key `bsae`; did you mean `base`?
+manifests/mine.lock:1:1: `base` is missing, for instance `base = { reference = "…", digest = "sha256:…" }`
+manifests/mine.lock:3:1: unknown key `bsae`; did you mean `base`?
 manifests/mine.toml:1:1: `base` is missing, for instance `base = "quay.io/jupyter/minimal-notebook:ubuntu-24.04"`
 manifests/mine.toml:1:9: image names have no capitals: `ghcr.io/me/mine`
 manifests/mine.toml:2:30: `docker.io/me/mine` is there already
@@ -222,8 +223,9 @@ fn a_lock_pins_the_base_that_it_was_made_for() {
         "m/x.toml",
         "image = 'a/b'\nbase = 'quay.io/c/d:1'\nplatforms = ['linux/amd64']\nlayers = []\n",
     );
-    let lock =
-        |base: &str| format!("lock = 1\nbase = {{ reference = '{base}', digest = '{digest}' }}");
+    let lock = |base: &str| {
+        format!("lock = 2\nrules = '1'\nbase = {{ reference = '{base}', digest = '{digest}' }}")
+    };
     write(root, "m/x.lock", &lock("quay.io/c/d:1"));
     let sources = Sources::load(&root.join("m/x.toml")).unwrap();
     assert_eq!(sources.base().to_string(), format!("quay.io/c/d@{digest}"));
@@ -231,7 +233,7 @@ fn a_lock_pins_the_base_that_it_was_made_for() {
     let error = Sources::load(&root.join("m/x.toml")).unwrap_err();
     assert_eq!(
         told(root, &error),
-        ["m/x.lock:2:8: the lock is for the base `quay.io/c/d:2`, the definition names \
+        ["m/x.lock: the lock is for the base `quay.io/c/d:2`, the definition names \
           `quay.io/c/d:1`: lock again"]
     );
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jsonschema::Validator;
 use ocibuild::text::{Class, File, Problems};
-use ocibuild::{definition, recipe};
+use ocibuild::{definition, lock, recipe};
 use serde_json::Value;
 
 use super::package;
@@ -44,6 +44,12 @@ fn recipe_verdict(text: &str) -> Verdict {
 fn definition_verdict(text: &str) -> Verdict {
     let problems = Problems::new();
     definition::parse(&File::of_text("manifests/x.toml", text), &problems);
+    verdict_on(problems)
+}
+
+fn lock_verdict(text: &str) -> Verdict {
+    let problems = Problems::new();
+    lock::parse(&File::of_text("manifests/x.lock", text), &problems);
     verdict_on(problems)
 }
 
@@ -224,6 +230,72 @@ fn definitions_are_read_as_their_schema_says() {
         let whole = REST.iter().filter(|other| **other != line).copied().collect::<Vec<_>>();
         let whole = whole.join("\n");
         assert_eq!(definition_verdict(&whole), Verdict::Shape, "{whole}");
+        agree(&whole, &schema, Verdict::Shape);
+    }
+}
+
+/// What each example of a lock begins with.
+const LOCK: &str = "lock = 2\nrules = '1'\nbase = { reference = 'a/b:c', digest = 'sha256:HEX' }\n";
+
+const LOCKS: &[(Verdict, &str)] = &[
+    (Verdict::Good, ""),
+    (Verdict::Good, "[platform.'linux/amd64']\nbase = 'sha256:HEX'"),
+    (
+        Verdict::Good,
+        "platform.'linux/amd64' = { base = 'sha256:HEX', layer = { r = { source-date = 0 } } }",
+    ),
+    (
+        Verdict::Good,
+        "FETCH = 'https://x/', method = 'GET', status = 200, digest = 'sha256:HEX', size = 0, authority = 'gpg' }] } } }",
+    ),
+    (
+        Verdict::Good,
+        "FETCH = 'https://x/', method = 'POST', variant = { sent = 'sha256:HEX', accept = 'a', agent = 'b' }, credentials = true, turn = 1, status = 404, digest = 'sha256:HEX', size = 1, headers = { a = 'b' }, authority = 'none' }] } } }",
+    ),
+    (Verdict::Shape, "more = 1"),
+    (Verdict::Shape, "[platform.'linux/amd64']"),
+    (Verdict::Shape, "platform.'linux/amd64' = { base = 'sha256:HEX', layer = { r = {} } }"),
+    (
+        Verdict::Shape,
+        "platform.'linux/amd64' = { base = 'sha256:HEX', layer = { r = { source-date = '0' } } }",
+    ),
+    (Verdict::Shape, "FETCH = 'https://x/' }] } } }"),
+    (
+        Verdict::Shape,
+        "FETCH = 'https://x/', method = 'PUT', status = 200, digest = 'sha256:HEX', size = 0, authority = 'gpg' }] } } }",
+    ),
+    (
+        Verdict::Shape,
+        "FETCH = 'https://x/', method = 'GET', status = 200, digest = 'sha256:HEX', size = -1, authority = 'gpg' }] } } }",
+    ),
+    (
+        Verdict::Shape,
+        "FETCH = 'https://x/', method = 'GET', status = 200, digest = 'sha256:HEX', size = 0, authority = 'me' }] } } }",
+    ),
+    (
+        Verdict::Shape,
+        "FETCH = 'https://x/', method = 'GET', status = 200, digest = 'sha256:HEX', size = 0, authority = 'gpg', etag = 'x' }] } } }",
+    ),
+    (Verdict::Meaning, "[platform.amd64]\nbase = 'sha256:HEX'"),
+    (Verdict::Meaning, "[platform.'linux/amd64']\nbase = 'HEX'"),
+    (
+        Verdict::Meaning,
+        "platform.'linux/amd64' = { base = 'sha256:HEX', layer = { r = { source-date = -1 } } }",
+    ),
+];
+
+#[test]
+fn locks_are_read_as_their_schema_says() {
+    let schema = schema("lock.schema.json");
+    let fetch = "platform.'linux/amd64' = { base = 'sha256:HEX', layer = { r = { source-date = 0, fetches = [{ url";
+    for (verdict, text) in LOCKS {
+        let whole = format!("{LOCK}{}", text.replace("FETCH", fetch)).replace("HEX", HEX);
+        assert_eq!(lock_verdict(&whole), *verdict, "{whole}");
+        agree(&whole, &schema, *verdict);
+    }
+    for line in LOCK.lines().skip(1) {
+        let whole = LOCK.replace(&format!("{line}\n"), "").replace("HEX", HEX);
+        assert_eq!(lock_verdict(&whole), Verdict::Shape, "{whole}");
         agree(&whole, &schema, Verdict::Shape);
     }
 }
