@@ -80,6 +80,9 @@ mod emulation;
 // Looking around: in the build's namespace, in an image, where a step failed.
 mod shell;
 
+// Locks: told apart, merged, made and played back.
+mod locks;
+
 // Help, errors, and the commands round the store.
 mod commands;
 

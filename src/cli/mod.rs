@@ -12,6 +12,7 @@ mod gc;
 mod import;
 mod index;
 mod list;
+mod lock;
 mod login;
 mod logout;
 mod pull;
@@ -136,6 +137,7 @@ enum Command {
     Import(import::Args),
     Export(export::Args),
     Index(index::Args),
+    Lock(lock::Args),
     Login(login::Args),
     Logout(logout::Args),
     Show(show::Args),
@@ -190,6 +192,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(args) => import::run(args, &context),
         Command::Export(args) => export::run(args, &context),
         Command::Index(args) => index::run(args, &context),
+        Command::Lock(args) => lock::run(args, &context),
         Command::Login(args) => login::run(args, &context),
         Command::Logout(args) => logout::run(args, &context),
         Command::Show(args) => show::run(args, &context),

@@ -24,11 +24,11 @@ pub struct Diff {
 
 /// What was and what is; `None` is nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Change {
+pub struct Change<T = String> {
     /// What was.
-    pub old: Option<String>,
+    pub old: Option<T>,
     /// What is.
-    pub new: Option<String>,
+    pub new: Option<T>,
 }
 
 /// Whether both locks have something.
@@ -63,7 +63,7 @@ pub struct LayerDiff {
     pub state: State,
     /// Its date in seconds since 1970, where it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source_date: Option<Change>,
+    pub source_date: Option<Change<i64>>,
     /// Packages.
     pub packages: Vec<PackageChange>,
     /// What is no package.
@@ -119,7 +119,7 @@ pub fn diff(old: &Lock, new: &Lock) -> Diff {
     }
 }
 
-fn change(old: Option<String>, new: Option<String>) -> Option<Change> {
+fn change<T: PartialEq>(old: Option<T>, new: Option<T>) -> Option<Change<T>> {
     (old != new).then_some(Change { old, new })
 }
 
@@ -151,7 +151,7 @@ fn layer(name: &str, old: Option<&Layer>, new: Option<&Layer>) -> Option<LayerDi
     if old == new {
         return None;
     }
-    let date = |layer: Option<&Layer>| layer.map(|layer| layer.source_date.to_string());
+    let date = |layer: Option<&Layer>| layer.map(|layer| layer.source_date);
     let fetches =
         |layer: Option<&Layer>| layer.map_or_else(Vec::new, |layer| layer.fetches.clone());
     let (packages, urls) = changes(&fetches(old), &fetches(new));

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use super::Lock;
 use crate::fault::{Fault, Kind};
-use crate::oci::Digest;
 
 /// Locks that can't be one.
 #[derive(Debug, thiserror::Error)]
@@ -65,17 +64,11 @@ impl Fault for MergeError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            MergeError::Base { .. } => Some(
-                "name the base by digest, or lock one after the other: `ocibuild lock NAME --platform \
-                 …` keeps the base of the lock that it finds"
-                    .to_owned(),
-            ),
-            MergeError::Rules { .. } => {
-                Some("lock again with one release of ocibuild".to_owned())
+            MergeError::Base { .. } => {
+                Some("name the base by digest in the definition, and lock again".to_owned())
             }
-            MergeError::Platform { .. } => {
-                Some("lock each platform in one place only".to_owned())
-            }
+            MergeError::Rules { .. } => Some("lock again with one release of ocibuild".to_owned()),
+            MergeError::Platform { .. } => Some("lock each platform in one place only".to_owned()),
             MergeError::Nothing => None,
         }
     }
@@ -87,7 +80,7 @@ pub fn merge(locks: &[(PathBuf, Lock)]) -> Result<Lock, MergeError> {
         return Err(MergeError::Nothing);
     };
     let mut merged = first.clone();
-    let named = |lock: &Lock| format!("{} at {}", lock.base.reference, short(&lock.base.digest));
+    let named = |lock: &Lock| format!("{} at {}", lock.base.reference, lock.base.digest.short());
     for (position, (path, lock)) in others.iter().enumerate() {
         let (first_path, second_path) = (first_path.clone(), path.clone());
         if lock.base != first.base {
@@ -117,8 +110,4 @@ pub fn merge(locks: &[(PathBuf, Lock)]) -> Result<Lock, MergeError> {
         }
     }
     Ok(merged)
-}
-
-fn short(digest: &Digest) -> String {
-    digest.short()
 }

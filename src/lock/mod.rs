@@ -29,7 +29,7 @@ use crate::oci::{Digest, Platform, Reference, json as canonical};
 pub use diff::{Change, Diff, LayerDiff, PackageChange, PlatformDiff, State, UrlChange, diff};
 pub use merge::{MergeError, merge};
 pub use package::{Ecosystem, Package, is_index, package_of};
-pub use read::{load, parse};
+pub use read::{load, parse, read};
 pub use write::{HEAD, write};
 
 /// The format's version that is written and read here.

@@ -12,11 +12,16 @@ use crate::text::{File, Item, Problems, Table, Text};
 /// The most bytes of a lock: some ten thousand answers for each of three platforms.
 const LIMIT: u64 = 16 << 20;
 
-/// Reads a lock's file; `None` when there is none, or a wrong one.
+/// Reads a lock that may be there; `None` when there is none, or a wrong one.
 pub fn load(path: &Path, problems: &Problems) -> Option<Lock> {
     if path.symlink_metadata().is_err() {
         return None;
     }
+    read(path, problems)
+}
+
+/// Reads a lock that has to be there.
+pub fn read(path: &Path, problems: &Problems) -> Option<Lock> {
     parse(&File::read_up_to(path, LIMIT, problems)?, problems)
 }
 

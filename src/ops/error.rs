@@ -5,7 +5,9 @@ use std::io;
 
 use crate::fault::{self, Fault, Kind};
 use crate::oci::{Platform, Reference};
-use crate::{build, definition, disk, layer, plan, registry, rootfs, sandbox, store, transfer};
+use crate::{
+    build, definition, disk, layer, lock, plan, registry, rootfs, sandbox, store, transfer,
+};
 
 /// An operation that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,9 @@ pub enum Error {
     /// A plan.
     #[error(transparent)]
     Plan(#[from] plan::Error),
+    /// Locks that can't be one.
+    #[error(transparent)]
+    Merge(#[from] lock::MergeError),
     /// Layers.
     #[error(transparent)]
     Layer(#[from] layer::Error),
@@ -137,6 +142,7 @@ impl Error {
             Error::Registry(error) => error,
             Error::Definition(error) => error,
             Error::Plan(error) => error,
+            Error::Merge(error) => error,
             Error::Layer(error) => error,
             Error::Rootfs(error) => error,
             Error::Sandbox(error) => error,

@@ -1,0 +1,154 @@
+//! `ocibuild lock`: what a definition's build read from the network, as a file.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use ocibuild::fault::Kind;
+use ocibuild::lock::{Change, Diff, LayerDiff, PackageChange, State};
+use ocibuild::{ops, plan};
+
+use super::context::Context;
+use super::{Outcome, render};
+
+/// Compare and merge locks of definitions
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ocibuild lock diff old.lock manifests/ml.lock             in packages and versions
+  ocibuild lock merge amd64.lock arm64.lock -o manifests/ml.lock")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Diff(DiffArgs),
+    Merge(MergeArgs),
+}
+
+/// Tell two locks apart in packages and versions
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ocibuild lock diff old.lock manifests/ml.lock
+  ocibuild lock diff old.lock manifests/ml.lock --json
+
+Exits with 1 when they differ.")]
+struct DiffArgs {
+    /// The older lock
+    #[arg(value_name = "OLD")]
+    old: PathBuf,
+    /// The newer one
+    #[arg(value_name = "NEW")]
+    new: PathBuf,
+}
+
+/// Put locks of one definition, each for platforms of its own, into one
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ocibuild lock merge amd64.lock arm64.lock -o manifests/ml.lock
+
+They must stand on one base and may not say different things of one platform.")]
+struct MergeArgs {
+    /// Locks, as native runners wrote them
+    #[arg(required = true, value_name = "LOCK")]
+    locks: Vec<PathBuf>,
+    /// Where the merged lock goes
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    match &args.command {
+        Command::Diff(args) => diff(args, context),
+        Command::Merge(args) => merge(args, context),
+    }
+}
+
+fn diff(args: &DiffArgs, context: &Context) -> Outcome {
+    let found = ops::lock_diff(&context.absolute(&args.old), &context.absolute(&args.new))?;
+    render::result(&found, context.json, describe)?;
+    Ok(ExitCode::from(if found.is_empty() { 0 } else { Kind::Failed.exit_code() }))
+}
+
+fn merge(args: &MergeArgs, context: &Context) -> Outcome {
+    let paths: Vec<PathBuf> = args.locks.iter().map(|path| context.absolute(path)).collect();
+    let merged = ops::lock_merge(&paths, &context.absolute(&args.output))?;
+    render::result(&merged, context.json, |merged| {
+        format!("{}: {}\n", args.output.display(), merged.platforms.join(", "))
+    })
+}
+
+/// A diff as a person reads it: packages first, then the pages that are none.
+fn describe(diff: &Diff) -> String {
+    if diff.is_empty() {
+        return "the locks say the same\n".to_owned();
+    }
+    let mut text = String::new();
+    for (what, change) in [("rules", &diff.rules), ("base", &diff.base)] {
+        if let Some(change) = change {
+            text.push_str(&format!("{what}  {}\n", arrow(change, String::clone)));
+        }
+    }
+    for platform in &diff.platforms {
+        text.push_str(&format!("{}{}\n", platform.platform, word(platform.state)));
+        for layer in &platform.layers {
+            text.push_str(&describe_layer(layer));
+        }
+    }
+    text
+}
+
+fn describe_layer(layer: &LayerDiff) -> String {
+    let mut text = format!("  {}{}\n", layer.name, word(layer.state));
+    if let Some(change) = &layer.source_date {
+        text.push_str(&format!(
+            "    source date  {}\n",
+            arrow(change, |date| plan::rfc3339(*date))
+        ));
+    }
+    let rows: Vec<Vec<String>> = layer.packages.iter().map(row).collect();
+    text.push_str(&render::table(&rows));
+    let mut indexes = 0;
+    for change in &layer.urls {
+        if change.index {
+            indexes += 1;
+        } else {
+            text.push_str(&format!("    {}{}\n", change.url, word(change.state)));
+        }
+    }
+    if indexes > 0 {
+        let pages = if indexes == 1 { "page of an index" } else { "pages of indexes" };
+        text.push_str(&format!("    {indexes} {pages}\n"));
+    }
+    text
+}
+
+fn row(change: &PackageChange) -> Vec<String> {
+    let mut told = Vec::new();
+    match (change.old.join(", "), change.new.join(", ")) {
+        (old, new) if old.is_empty() && new.is_empty() => {}
+        (old, new) if old.is_empty() => told.push(format!("+ {new}")),
+        (old, new) if new.is_empty() => told.push(format!("- {old}")),
+        (old, new) => told.push(format!("{old} -> {new}")),
+    }
+    if !change.other_bytes.is_empty() {
+        told.push(format!("{}: other bytes", change.other_bytes.join(", ")));
+    }
+    vec![format!("    {}", change.ecosystem), change.name.clone(), told.join("; ")]
+}
+
+fn arrow<T>(change: &Change<T>, shown: impl Fn(&T) -> String) -> String {
+    let side = |value: &Option<T>| value.as_ref().map_or_else(|| "none".to_owned(), &shown);
+    format!("{} -> {}", side(&change.old), side(&change.new))
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Added => ": added",
+        State::Removed => ": removed",
+        State::Changed => "",
+    }
+}
