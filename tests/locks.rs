@@ -59,7 +59,8 @@ fn two_locks_are_told_apart_in_packages_and_versions() {
          \x20   1 page of an index\n"
     );
     assert_eq!(ran.code(), Some(1));
-    let told = project.run(&["lock", "diff", "old.lock", "new.lock", "--json"]).json();
+    let ran = project.run(&["lock", "diff", "old.lock", "new.lock", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&ran.stdout()).unwrap();
     let package = &told["platforms"][0]["layers"][0]["packages"][1];
     assert_eq!(
         package,
