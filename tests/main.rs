@@ -12,6 +12,9 @@ mod support;
 // Pull and push against real registries.
 mod registry;
 
+// Certificates of one registry, its authority's and ours.
+mod trust;
+
 // From registry to registry, with referrers; several destinations, and tags that wait for all.
 mod publish;
 

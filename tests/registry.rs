@@ -316,8 +316,9 @@ fn a_token_that_ends_sooner_than_it_said_is_replaced() {
         assert_eq!(fetch(&repository, &layer, 1 << 20).unwrap().len(), 200_000);
         thread::sleep(Duration::from_millis(2500));
     }
-    // For each round one token to push and one to pull.
-    assert_eq!(server.asked().len(), 4, "{:?}", server.asked());
+    // For each round one token to push and one to pull; more where the machine is so busy that one
+    // ends within an upload.
+    assert!(server.asked().len() >= 4, "{:?}", server.asked());
 }
 
 #[test]

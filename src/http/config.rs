@@ -38,6 +38,18 @@ pub struct Config {
     pub report: Arc<dyn Report>,
 }
 
+/// What is true of one server alone: who vouches for it, and who we are to it. The files are read with
+/// the first request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Files of certificates of authorities, trusted beside the others.
+    pub authorities: Vec<PathBuf>,
+    /// Our certificate for a server that asks for one, and its key. No redirect leads it elsewhere.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whether any certificate of the server's will do.
+    pub anyone: bool,
+}
+
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Proxies may hold passwords.

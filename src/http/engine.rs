@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task;
 use tokio::time::timeout;
 
-use super::{Config, Error, Payload, Request, Response, redact, tls};
+use super::{Config, Error, Payload, Request, Response, Trust, redact, tls};
 
 /// Request bodies move in pieces of this size: large enough that handing one over costs nothing
 /// beside hashing it.
@@ -31,8 +31,8 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn start(config: &Config) -> Result<Engine, Error> {
-        let client = tls::client(config)?;
+    pub(super) fn start(config: &Config, trust: &Trust) -> Result<Engine, Error> {
+        let client = tls::client(config, trust)?;
         let thread = |source| Error::Thread { source };
         let runtime = Builder::new_current_thread().enable_all().build().map_err(thread)?;
         let handle = runtime.handle().clone();

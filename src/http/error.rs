@@ -2,7 +2,7 @@
 //! it means.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::{Method, Url};
@@ -239,11 +239,28 @@ impl Error {
 
 /// Tells a handshake that will never succeed from a network that is down.
 fn is_about_tls(cause: &str) -> bool {
-    cause.contains("certificate") || speaks_plain(cause)
+    cause.contains("certificate") || wants_certificate(cause) || speaks_plain(cause)
+}
+
+/// Tells a server that asks for our certificate, or does not like it: by its alert.
+fn wants_certificate(cause: &str) -> bool {
+    [
+        "CertificateRequired",
+        "BadCertificate",
+        "CertificateUnknown",
+        "UnknownCA",
+        "CertificateExpired",
+    ]
+    .iter()
+    .any(|alert| cause.contains(&format!("fatal alert: {alert}")))
 }
 
 fn speaks_plain(cause: &str) -> bool {
     cause.contains("corrupt message") || cause.contains("InvalidContentType")
+}
+
+fn in_certs_d(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "certs.d")
 }
 
 impl Fault for Error {
@@ -264,11 +281,19 @@ impl Fault for Error {
             Error::Send { source, .. } if speaks_plain(&source.0) => {
                 "the server speaks plain HTTP there: name it with --plain-http if that is meant"
             }
+            Error::Send { source, .. } if wants_certificate(&source.0) => {
+                "it knows its clients by certificate: put client.cert and client.key into \
+                 ~/.config/containers/certs.d/HOST[:PORT], of an authority that it trusts"
+            }
             Error::Send { source, .. } if source.0.contains("certificate") => {
-                "name the authority's certificate with SSL_CERT_FILE if the server is to be trusted"
+                "if the server is to be trusted, put its authority's certificate into \
+                 ~/.config/containers/certs.d/HOST[:PORT]/ca.crt, or name it with SSL_CERT_FILE"
             }
             Error::Send { connect: true, .. } => {
                 "check the name, the network, and the proxy variables (https_proxy, no_proxy)"
+            }
+            Error::Certificates { path, .. } if in_certs_d(path) => {
+                "a folder of certs.d holds *.crt of authorities, and client.cert with client.key"
             }
             Error::Certificates { .. } => "check SSL_CERT_FILE",
             Error::Proxy { .. } => "proxies are given as http://HOST:PORT",

@@ -18,7 +18,7 @@ mod tls;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use config::Config;
+pub use config::{Config, Trust};
 pub use error::{Cause, Error, redact};
 pub use redirect::same_origin;
 pub use request::{Open, Payload, Request};
@@ -40,7 +40,10 @@ pub struct Client {
 
 struct Shared {
     config: Config,
+    trust: Trust,
     engine: Mutex<Option<Arc<Engine>>>,
+    /// Where redirects lead goes without our certificate.
+    elsewhere: Mutex<Option<Arc<Engine>>>,
     pauses: Pauses,
 }
 
@@ -53,7 +56,18 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// Makes a client. Nothing is read and no thread starts before the first request.
     pub fn new(config: Config) -> Client {
-        let shared = Shared { config, engine: Mutex::new(None), pauses: Pauses::default() };
+        Client::of(config, Trust::default())
+    }
+
+    /// Makes a client with the same settings for a server of which more is known.
+    #[must_use]
+    pub fn trusting(&self, trust: Trust) -> Client {
+        Client::of(self.shared.config.clone(), trust)
+    }
+
+    fn of(config: Config, trust: Trust) -> Client {
+        let (engine, elsewhere) = (Mutex::default(), Mutex::default());
+        let shared = Shared { config, trust, engine, elsewhere, pauses: Pauses::default() };
         Client { shared: Arc::new(shared) }
     }
 
@@ -62,12 +76,20 @@ impl Client {
         &self.shared.config
     }
 
-    fn engine(&self) -> Result<Arc<Engine>, Error> {
-        let mut slot = self.shared.engine.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns the engine for the server that is meant, or for one that it leads to.
+    fn engine(&self, meant: bool) -> Result<Arc<Engine>, Error> {
+        let Shared { config, trust, engine, elsewhere, .. } = &*self.shared;
+        let known = meant || trust.identity.is_none();
+        let slot = if known { engine } else { elsewhere };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(engine) = &*slot {
             return Ok(Arc::clone(engine));
         }
-        let engine = Arc::new(Engine::start(&self.shared.config)?);
+        let engine = Arc::new(if known {
+            Engine::start(config, trust)?
+        } else {
+            Engine::start(config, &Trust { identity: None, ..trust.clone() })?
+        });
         *slot = Some(Arc::clone(&engine));
         Ok(engine)
     }
@@ -113,10 +135,10 @@ impl Client {
 
     /// Sends a request once and follows where it leads.
     fn follow(&self, request: &Request<'_>) -> Result<Response, Error> {
-        let engine = self.engine()?;
         let mut url = request.url().clone();
         let mut trusted = true;
         for _ in 0..=MOST_REDIRECTS {
+            let engine = self.engine(trusted)?;
             let response = engine.exchange(&self.shared.config, request, &url, trusted)?;
             match redirect::next(request.method(), &url, &response)? {
                 Step::Stay => return Ok(response),

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use reqwest::redirect::Policy;
 use reqwest::{NoProxy, Proxy};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
 
-use super::{Cause, Config, Error, dns};
+use super::{Cause, Config, Error, Trust, dns};
 
 /// Where distributions keep the bundle of authorities. Read here, rather than by a library, because
 /// libraries ask the process's environment, which is `cli`'s alone.
@@ -22,13 +25,24 @@ const SYSTEM_BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-pub(super) fn client(config: &Config) -> Result<reqwest::Client, Error> {
+pub(super) fn client(config: &Config, trust: &Trust) -> Result<reqwest::Client, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Tls { source: Cause::of(&error) })?
-        .with_root_certificates(roots(config.certificates.as_deref())?)
-        .with_no_client_auth();
+        .map_err(|error| Error::Tls { source: Cause::of(&error) })?;
+    let builder = if trust.anyone {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone { provider: Arc::clone(&provider) }))
+    } else {
+        builder.with_root_certificates(roots(config, trust)?)
+    };
+    let tls = match &trust.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            builder.with_client_cert_resolver(Arc::new(identity(certificate, key, &provider)?))
+        }
+    };
     let mut builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(&config.user_agent)
@@ -55,24 +69,97 @@ pub(super) fn client(config: &Config) -> Result<reqwest::Client, Error> {
     builder.build().map_err(|error| Error::Tls { source: Cause::of(&error) })
 }
 
-/// Gathers the system's authorities and those of a bundle of the user's.
-fn roots(bundle: Option<&Path>) -> Result<RootCertStore, Error> {
+fn refuse(path: &Path, reason: &str) -> Error {
+    Error::Certificates { path: path.to_owned(), source: Cause::from(reason.to_owned()) }
+}
+
+/// Gathers the system's authorities, those of a bundle of the user's and those of one server.
+fn roots(config: &Config, trust: &Trust) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     if let Some(pem) = SYSTEM_BUNDLES.iter().find_map(|path| fs::read(path).ok()) {
         // A bundle may hold what no TLS library here understands; the others still count.
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
     }
-    if let Some(path) = bundle {
-        let refuse = |reason: &str| Error::Certificates {
-            path: path.to_owned(),
-            source: Cause::from(reason.to_owned()),
-        };
-        let pem = fs::read(path).map_err(|error| refuse(&error.to_string()))?;
+    for path in config.certificates.iter().chain(&trust.authorities) {
+        let pem = fs::read(path).map_err(|error| refuse(path, &error.to_string()))?;
         let (added, _) =
             roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
         if added == 0 {
-            return Err(refuse("there is no certificate in it"));
+            return Err(refuse(path, "there is no certificate in it"));
         }
     }
     Ok(roots)
+}
+
+/// Reads our own certificate, with those between it and its authority, and the key.
+fn identity(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<SingleCertAndKey, Error> {
+    let pem = fs::read(certificate).map_err(|error| refuse(certificate, &error.to_string()))?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).flatten().collect();
+    if chain.is_empty() {
+        return Err(refuse(certificate, "there is no certificate in it"));
+    }
+    let pem = fs::read(key).map_err(|error| refuse(key, &error.to_string()))?;
+    let secret = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| refuse(key, "there is no private key in it that needs no password"))?;
+    let secret = provider
+        .key_provider
+        .load_private_key(secret)
+        .map_err(|error| refuse(key, &error.to_string()))?;
+    let pair = CertifiedKey::new(chain, secret);
+    // Whatever else is odd about a certificate is for the server to judge: openssl's default is one
+    // of version 1, which only our own library does not read.
+    if let Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
+        pair.keys_match()
+    {
+        return Err(refuse(key, &error.to_string()));
+    }
+    Ok(SingleCertAndKey::from(pair))
+}
+
+/// Takes the certificate of any server, for one that the user called insecure. What it signs still
+/// has to be signed with the key of that certificate.
+#[derive(Debug)]
+struct Anyone {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }

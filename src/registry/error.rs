@@ -267,7 +267,9 @@ fn words(body: &[u8]) -> (String, String) {
         return (String::new(), message.unwrap_or_default());
     }
     if text.trim_start().starts_with('<') {
-        (String::new(), String::new())
+        // Of a page the title says it all.
+        let title = text.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>"));
+        (String::new(), title.map(|(title, _)| clean(title)).unwrap_or_default())
     } else {
         (String::new(), clean(&text))
     }
@@ -323,6 +325,11 @@ impl Refusal {
             }
             (_, "DIGEST_INVALID") => {
                 "the bytes were changed on the way, or the local copy is damaged".to_owned()
+            }
+            (400, _) if self.message.contains("SSL certificate") => {
+                "it knows its clients by certificate: put client.cert and client.key into \
+                 ~/.config/containers/certs.d/HOST[:PORT], of an authority that it trusts"
+                    .to_owned()
             }
             (404, _) => "check the name, and that the account may see it".to_owned(),
             (413, _) => {
@@ -394,6 +401,11 @@ mod tests {
             ),
             (r#"{"errors":[]}"#, "", ""),
             ("<html><body>502</body></html>", "", ""),
+            (
+                "<html>\r\n<head><title>413 Request Entity Too Large</title></head></html>",
+                "",
+                "413 Request Entity Too Large",
+            ),
             ("rate limit exceeded", "", "rate limit exceeded"),
             ("", "", ""),
         ] {

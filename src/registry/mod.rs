@@ -10,6 +10,7 @@
 //! the registry's name, but for Docker Hub's three names and the token of GitHub's runners.
 
 mod auth;
+mod certificates;
 mod challenge;
 mod credentials;
 mod error;
@@ -73,7 +74,11 @@ impl Registries {
     fn host(&self, registry: &str) -> Arc<Host> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let host = hosts.entry(registry.to_owned()).or_insert_with(|| {
-            Arc::new(Host::new(registry, self.plain.contains(registry), self.client.clone()))
+            let client = match certificates::find(registry, &self.keychain) {
+                trust if trust == http::Trust::default() => self.client.clone(),
+                trust => self.client.trusting(trust),
+            };
+            Arc::new(Host::new(registry, self.plain.contains(registry), client))
         });
         Arc::clone(host)
     }

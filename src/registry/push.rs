@@ -37,7 +37,7 @@ impl Sink for Repository {
             status if is_absent(status) => Ok(false),
             _ => {
                 let doing = format!("say whether it has the blob {}", descriptor.digest);
-                Err(self.refused(&doing, &mut answer).into())
+                Err(self.refused_silently(&doing, &mut answer).into())
             }
         }
     }
@@ -73,7 +73,10 @@ impl Sink for Repository {
         match answer.status() {
             StatusCode::OK => Ok(true),
             status if is_absent(status) => Ok(false),
-            _ => Err(self.refused(&format!("say whether it has {name}"), &mut answer).into()),
+            _ => {
+                let doing = format!("say whether it has {name}");
+                Err(self.refused_silently(&doing, &mut answer).into())
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use crate::oci::{Digest, Document, Reference};
 use super::auth::Auth;
 use super::error::refusal;
 use super::host::Host;
+use super::pull::ACCEPT;
 use super::{Error, Keychain};
 
 /// A repository of a registry: a source and a sink. Shared between threads as it is.
@@ -99,6 +100,23 @@ impl Repository {
     /// Makes an error of an answer that nobody wanted.
     pub(super) fn refused(&self, doing: &str, answer: &mut Response) -> Error {
         refusal(&self.host.name, doing, self.auth.account(), answer)
+    }
+
+    /// Makes an error of an answer to HEAD. Such an answer has no words, so GET gets them.
+    pub(super) fn refused_silently(&self, doing: &str, answer: &mut Response) -> Error {
+        let status = answer.status();
+        if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
+            let url = answer.url().clone();
+            let once = |request: Request<'static>| {
+                request.once().header(header::ACCEPT, &ACCEPT.join(", "))
+            };
+            if let Ok(mut spoken) = self.send(&Method::GET, &url, &self.scopes(For::Push), once)
+                && spoken.status() == status
+            {
+                return self.refused(doing, &mut spoken);
+            }
+        }
+        self.refused(doing, answer)
     }
 
     pub(super) fn remember(&self, document: Document) {

@@ -12,6 +12,7 @@ use super::{TempDir, free_port, run, temp_dir};
 /// A certificate for 127.0.0.1, localhost and registry.test, with the authority that signed it.
 pub(crate) struct Tls {
     dir: TempDir,
+    asks: bool,
 }
 
 impl Tls {
@@ -73,7 +74,50 @@ impl Tls {
             "-extfile",
             "extensions",
         ]);
-        Tls { dir }
+        Tls { dir, asks: false }
+    }
+
+    /// Has a registry let in nobody without a certificate of this authority.
+    pub(crate) fn asking(self) -> Tls {
+        Tls { asks: true, ..self }
+    }
+
+    /// Makes a client's certificate and its key in a folder, as `client.cert` and `client.key`.
+    pub(crate) fn client(&self, folder: &Path) {
+        let openssl = |args: &[&str]| {
+            run(Command::new("openssl").args(args).current_dir(self.dir.path()));
+        };
+        let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let (key, certificate) = (path("client.key"), path("client.cert"));
+        openssl(&[
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            &key,
+            "-out",
+            "client.csr",
+            "-subj",
+            "/CN=a client",
+        ]);
+        openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            "client.csr",
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-out",
+            &certificate,
+            "-days",
+            "2",
+        ]);
     }
 
     /// The authority's certificate, as `SSL_CERT_FILE` takes it.
@@ -203,6 +247,9 @@ fn text(dir: &Path, port: u16, tls: Option<&Tls>, auth: &Auth<'_>) -> String {
             key.display()
         )
         .unwrap();
+        if tls.asks {
+            writeln!(text, "    clientcas:\n      - {}", tls.authority().display()).unwrap();
+        }
     }
     match auth {
         Auth::None => {}
