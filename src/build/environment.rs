@@ -33,16 +33,16 @@ const TRUST: [&str; 8] = [
     "CONDA_SSL_VERIFY",
 ];
 
-/// Completes a step's environment.
+/// Completes a step's environment; `machine` is the caller's where the step is on its network.
 pub(super) fn complete(
     planned: BTreeMap<String, String>,
-    machine: &BTreeMap<String, String>,
+    machine: Option<&BTreeMap<String, String>>,
     trust: bool,
     apt: bool,
 ) -> BTreeMap<String, String> {
     let mut env = planned;
     for name in PROXIES {
-        if let Some(value) = machine.get(name) {
+        if let Some(value) = machine.and_then(|machine| machine.get(name)) {
             env.insert(name.to_owned(), value.clone());
         }
     }
@@ -108,7 +108,7 @@ mod tests {
             ("SECRET", "x"),
         ]);
         let planned = map(&[("CONDA_DIR", "/opt/conda")]);
-        let env = complete(planned, &machine, true, true);
+        let env = complete(planned, Some(&machine), true, true);
         assert_eq!(env["https_proxy"], "http://proxy:3128");
         assert_eq!(env["SSL_CERT_FILE"], "/run/ocibuild/ca.crt");
         assert_eq!(env["CONDA_DIR"], "/opt/conda");

@@ -6,7 +6,9 @@ use super::place::PlaceError;
 use crate::fault::{Fault, Kind};
 use crate::oci::{Digest, Platform};
 use crate::sandbox::{Lack, Outcome};
-use crate::{changes, disk, http, layer, oci, plan, recipe, rootfs, sandbox, store, transfer};
+use crate::{
+    changes, disk, http, layer, netlog, oci, plan, recipe, rootfs, sandbox, store, transfer,
+};
 
 /// A build that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,28 @@ pub enum Error {
         /// Why.
         #[source]
         source: Box<PlaceOrFetch>,
+    },
+    /// The recorder of the network.
+    #[error(transparent)]
+    Recorder(#[from] netlog::Error),
+    /// The recorder's certificate in the tree.
+    #[error("cannot have the steps of the layer `{layer}` trust the recorder")]
+    Trust {
+        /// The layer.
+        layer: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A step that asked for what was not recorded.
+    #[error("the step `{step}` of the layer `{layer}` asked for what its lock does not list: {}", urls.join(", "))]
+    Unlisted {
+        /// The layer.
+        layer: String,
+        /// The step.
+        step: String,
+        /// What it asked for.
+        urls: Vec<String>,
     },
     /// A tree that went away while it was in use.
     #[error("the unpacked layer {diff_id} has vanished from {}", store.display())]
@@ -146,6 +170,9 @@ pub enum PlaceOrFetch {
     /// Fetching it.
     #[error(transparent)]
     Fetch(#[from] http::Error),
+    /// Fetching it through the recorder.
+    #[error(transparent)]
+    Recorded(#[from] netlog::Error),
     /// What came is not what was pinned.
     #[error("`{url}` gave {actual}, and the recipe says {expected}")]
     Pin {
@@ -221,6 +248,7 @@ impl Fault for Error {
             Error::Rootfs(error) => error.kind(),
             Error::Sandbox(error) => error.kind(),
             Error::Plan(error) => error.kind(),
+            Error::Recorder(error) => error.kind(),
             Error::Foreign { .. } | Error::NoTree { .. } | Error::NoCopy { .. } => {
                 Kind::Environment
             }
@@ -239,6 +267,10 @@ impl Fault for Error {
             Error::Rootfs(error) => error.hint(),
             Error::Sandbox(error) => error.hint(),
             Error::Plan(error) => error.hint(),
+            Error::Recorder(error) => error.hint(),
+            Error::Unlisted { layer, .. } => Some(format!(
+                "renew the layer's part of the lock with `ocibuild lock NAME --update {layer}`"
+            )),
             Error::Step { log, .. } => Some(format!("all that the layer's steps wrote is in {}", log.display())),
             Error::Foreign { platform, lack, .. } => Some(format!(
                 "{}; or build it on a machine of that kind with `--platform {platform}`, push it \
@@ -254,6 +286,7 @@ impl Fault for Error {
                     "the file behind that address has changed: look at what it is now, and pin that".to_owned(),
                 ),
                 PlaceOrFetch::Fetch(error) => error.hint(),
+                PlaceOrFetch::Recorded(error) => error.hint(),
                 PlaceOrFetch::Text(error) => error.hint(),
                 PlaceOrFetch::Owner { .. } => Some(
                     "name one of its /etc/passwd and /etc/group, or a number".to_owned(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::environment;
+use super::{Recorder, environment};
 use crate::disk;
 use crate::http;
 use crate::report::Report;
@@ -33,6 +33,8 @@ pub struct Host<'a> {
     pub hosts: String,
     /// For fetch steps.
     pub client: http::Client,
+    /// What stands between the steps and the network; `None` gives them the machine's own.
+    pub recorder: Option<&'a Recorder>,
     /// Where progress goes.
     pub report: &'a dyn Report,
     /// Where a shell is opened when a step fails.
@@ -69,8 +71,27 @@ impl<'a> Host<'a> {
             resolv_conf: text("/etc/resolv.conf"),
             hosts: environment::hosts(&text("/etc/hosts")),
             client,
+            recorder: None,
             report,
             terminal: None,
         }
+    }
+
+    /// Has the steps' network recorded. They then see nothing of the machine's: neither its proxies
+    /// and names nor the certificates that it trusts, which all are the recorder's matter.
+    #[must_use]
+    pub fn recording(self, recorder: &'a Recorder) -> Host<'a> {
+        Host {
+            certificates: Some(recorder.certificate().pem().as_bytes().to_vec()),
+            resolv_conf: "nameserver 127.0.0.1\n".to_owned(),
+            hosts: environment::hosts(""),
+            recorder: Some(recorder),
+            ..self
+        }
+    }
+
+    /// Returns the caller's environment for a step, as far as the step is on the same network.
+    pub(super) fn step_env(&self) -> Option<&BTreeMap<String, String>> {
+        self.recorder.is_none().then_some(self.env)
     }
 }

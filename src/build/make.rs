@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::changes::{self, Changes, Kind};
 use crate::disk::{self, At};
 use crate::layer::{self, Profile, normalise};
+use crate::netlog::{Fetch, Netlog};
 use crate::oci::{Descriptor, Digest};
 use crate::plan::{self, Layer, Plan};
 use crate::recipe::Action;
@@ -29,6 +30,8 @@ const NAMED: usize = 5;
 pub(super) struct Made<'a> {
     pub diff_id: Option<Digest>,
     pub home: HomeFiles,
+    /// What the steps fetched, where it was recorded.
+    pub fetches: Option<Vec<Fetch>>,
     /// What gives the blob; `None` for a layer that is empty.
     pub pack: Option<Pack<'a>>,
 }
@@ -81,6 +84,19 @@ fn has_nodes(lowers: &[Lower]) -> bool {
         Some(sidecar) => sidecar.devices.keys().any(reached),
         None => lower.ledger.devices.keys().any(reached),
     })
+}
+
+/// Tells whether a layer's steps may use the network.
+fn fetches(layer: &Layer) -> bool {
+    layer.steps.iter().any(|step| match &step.action {
+        Action::Run(run) => run.network,
+        Action::Fetch(_) => true,
+        Action::Copy(_) | Action::Env(_) => false,
+    })
+}
+
+fn recorded(netlog: &Netlog) -> Vec<Fetch> {
+    netlog.record().fetches
 }
 
 /// How far a layer came.
@@ -277,8 +293,13 @@ impl<'a> Maker<'a> {
         let host = self.options.host;
         let single = self.options.mode == Mode::Single;
         let workplace = &*self.workplace()?;
+        let netlog = match host.recorder {
+            Some(recorder) if fetches(layer) => Some(recorder.begin(&layer.name)?),
+            _ => None,
+        };
         let stage = Stage {
             layer,
+            netlog: netlog.as_ref(),
             host,
             tree: &tree,
             truth: single.then_some(truth),
@@ -287,7 +308,10 @@ impl<'a> Maker<'a> {
             log,
             is_full: &|| in_memory && workplace.is_nearly_full(),
         };
-        let early = match stage.run()? {
+        let ended = stage.run()?;
+        // A layer that nothing was fetched for has a record that says so.
+        let fetches = host.recorder.map(|_| netlog.as_ref().map(recorded).unwrap_or_default());
+        let early = match ended {
             step::Run::Done => None,
             step::Run::OutOfMemory => Some(Attempt::OutOfMemory),
             step::Run::NeedsNodes => Some(Attempt::NeedsNodes),
@@ -347,7 +371,7 @@ impl<'a> Maker<'a> {
             }
         };
         if is_empty {
-            let made = Made { diff_id: None, home: below_home, pack: None };
+            let made = Made { diff_id: None, home: below_home, fetches, pack: None };
             return Ok(Attempt::Made(Box::new(made)));
         }
         let upper = layer_below.tree.clone();
@@ -365,7 +389,7 @@ impl<'a> Maker<'a> {
             begun: self.options.begun,
         };
         let made = if last { pack.now(below_home)? } else { pack.measure(below_home)? };
-        Ok(Attempt::Made(Box::new(made)))
+        Ok(Attempt::Made(Box::new(Made { fetches, ..made })))
     }
 }
 
@@ -444,7 +468,7 @@ impl<'a> Pack<'a> {
     fn now(self, home: HomeFiles) -> Result<Made<'a>, Error> {
         let (diff_id, _) = self.compress()?;
         let pack = Pack { expected: Some(diff_id), ..self };
-        Ok(Made { diff_id: Some(diff_id), home, pack: Some(pack) })
+        Ok(Made { diff_id: Some(diff_id), home, fetches: None, pack: Some(pack) })
     }
 
     /// Hashes only, so that the next layer can begin.
@@ -452,7 +476,7 @@ impl<'a> Pack<'a> {
         let (diff_id, _) =
             layer::measure(|out| layer::write_tar(&self.upper, &self.changes, &self.ledger, out))?;
         let pack = Pack { expected: Some(diff_id), ..self };
-        Ok(Made { diff_id: Some(diff_id), home, pack: Some(pack) })
+        Ok(Made { diff_id: Some(diff_id), home, fetches: None, pack: Some(pack) })
     }
 
     /// Returns the layer's blob, making it where the store has none of this diff id.

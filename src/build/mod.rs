@@ -9,13 +9,16 @@ mod convert;
 mod environment;
 mod error;
 mod host;
+mod inputs;
 mod make;
 mod owner;
 mod place;
+mod recorder;
 mod shell;
 mod step;
 mod stop;
 mod trees;
+mod trust;
 mod workplace;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +27,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::layer::Profile;
+use crate::netlog::Fetch;
 use crate::oci::{
     ConfigDocument, Descriptor, Digest, Document, Manifest, Platform, Reference, media_type,
 };
@@ -36,6 +40,7 @@ use crate::transfer::Source;
 
 pub use error::{Error, LastLines, PlaceOrFetch};
 pub use host::Host;
+pub use recorder::Recorder;
 pub use shell::{Command, Place, run_in_image};
 pub use stop::stop_steps;
 pub use trees::{LayerId, Need, Trees};
@@ -132,6 +137,8 @@ struct Progress {
     diff_id: Option<Digest>,
     cached: bool,
     home: HomeFiles,
+    /// What its steps fetched, where that was recorded now.
+    fetches: Option<Vec<Fetch>>,
 }
 
 /// What a layer leaves below the image's home folder.
@@ -174,6 +181,7 @@ pub fn build(
                         diff_id,
                         cached: true,
                         home,
+                        fetches: None,
                     });
                     packing.push(match (diff_id, blob) {
                         (Some(diff_id), Some(blob)) if convert => {
@@ -187,7 +195,7 @@ pub fn build(
                 let count = layer.steps.len();
                 let steps = if count == 1 { "step" } else { "steps" };
                 report.note(&format!("{} {}: {count} {steps}", plan.platform, layer.name));
-                let Made { diff_id, home, pack } = maker.make(layer, &key)?;
+                let Made { diff_id, home, fetches, pack } = maker.make(layer, &key)?;
                 warn_of_home(&layer.name, &home, report);
                 parents.extend(diff_id);
                 progress.push(Progress {
@@ -196,6 +204,7 @@ pub fn build(
                     diff_id,
                     cached: false,
                     home,
+                    fetches,
                 });
                 packing.push(match pack {
                     None => Packing::Ready(None),
@@ -209,7 +218,7 @@ pub fn build(
             for (one, packing) in progress.into_iter().zip(packing) {
                 match packing.wait() {
                     Ok(blob) => {
-                        remember(&one, store)?;
+                        remember(&one, store, options)?;
                         finished.push((one, blob));
                     }
                     Err(error) => {
@@ -297,9 +306,14 @@ pub fn has_blob(store: &Store, diff_id: &Digest) -> Result<bool, Error> {
     Ok(false)
 }
 
-fn remember(layer: &Progress, store: &Store) -> Result<(), Error> {
+fn remember(layer: &Progress, store: &Store, options: &Options<'_>) -> Result<(), Error> {
     if layer.cached {
         return Ok(());
+    }
+    if let (Some(fetches), Some(recorder)) = (&layer.fetches, options.host.recorder) {
+        // A record names bodies that are here.
+        recorder.settle()?;
+        store.set_fetches(&layer.key, fetches)?;
     }
     let record = CachedLayer {
         diff_id: layer.diff_id,

@@ -88,7 +88,8 @@ pub fn run_in_image(
         target: PathBuf::from(path),
         what: What::Memory { mode, bytes: None },
     };
-    let env = environment::complete(config.env().into_iter().collect(), host.env, false, false);
+    let planned = config.env().into_iter().collect();
+    let env = environment::complete(planned, Some(host.env), false, false);
     let env = match command.terminal {
         Some(_) => with_terminal(env, host.env),
         None => env,

@@ -6,21 +6,25 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::disk::{self, At};
 use crate::http;
+use crate::netlog::{self, Fetched, Netlog, Session};
 use crate::oci::{Digest, Hasher};
 use crate::plan::{Act, CACHES, Layer, OsRelease, Ownership, RunAct};
 use crate::report::{Event, Stream, Task, Unit};
 use crate::rootfs::{EntryPath, Extras, Tree, Truth};
-use crate::sandbox::{self, Access, Attendants, Mount, Network, Outcome, Owners, Spec, What};
+use crate::sandbox::{
+    self, Access, Attendants, Cancel, Mount, Network, Outcome, Owners, Spec, What,
+};
 use crate::text::User;
 
 use super::environment::{self, SUPPORT};
 use super::error::{LastLines, PlaceOrFetch};
 use super::place::{Attributes, Placer};
-use super::{Error, Host, owner, shell, stop};
+use super::{Error, Host, owner, shell, stop, trust};
 
 /// How many lines of a step's output an error repeats.
 const LAST_LINES: usize = 20;
@@ -75,6 +79,8 @@ pub(super) enum Run {
 /// What the steps of one layer need.
 pub(super) struct Stage<'a> {
     pub layer: &'a Layer,
+    /// The recorder of the layer's network, where there is one.
+    pub netlog: Option<&'a Netlog>,
     pub host: &'a Host<'a>,
     pub tree: &'a Tree,
     /// What remembers the owners in it, where the tree can't.
@@ -121,9 +127,12 @@ impl Stage<'_> {
                     self.attributes(&placer, mode, &owner)
                         .and_then(|attributes| Ok(placer.copy(&from, &to, attributes)?))
                 }
-                Act::Fetch { url, to, sha256, mode, owner } => self
-                    .attributes(&placer, Some(mode), &owner)
-                    .and_then(|attributes| self.fetch(&placer, url, to, sha256, attributes)),
+                Act::Fetch { url, to, sha256, mode, owner } => {
+                    self.attributes(&placer, Some(mode), &owner).and_then(|attributes| {
+                        let download = Download { url, to, expected: sha256, attributes };
+                        self.fetch(&placer, &step.name, download)
+                    })
+                }
             };
             placed.map_err(|error| self.place_error(&step.name, error))?;
         }
@@ -158,7 +167,12 @@ impl Stage<'_> {
         )?;
         let certificates = self.host.certificates.as_deref();
         let apt = self.apt_conf();
-        let files = [("ca.crt", certificates), ("apt.conf", apt.as_deref().map(str::as_bytes))];
+        let keystore = certificates.map(trust::keystore);
+        let files = [
+            ("ca.crt", certificates),
+            ("cacerts", keystore.as_deref()),
+            ("apt.conf", apt.as_deref().map(str::as_bytes)),
+        ];
         for (name, bytes) in files {
             if let Some(bytes) = bytes {
                 let path = support.join(name);
@@ -210,11 +224,20 @@ impl Stage<'_> {
         let spec = Spec {
             root: self.tree.merged().to_owned(),
             mounts: mounts.to_vec(),
-            env: environment::complete(run.env, self.host.env, trust, self.apt_conf().is_some()),
+            env: environment::complete(
+                run.env,
+                self.host.step_env(),
+                trust,
+                self.apt_conf().is_some(),
+            ),
             user: run.user.to_string(),
             workdir: PathBuf::from(run.workdir),
             argv: run.argv,
-            network: if run.network { Network::Host } else { Network::Off },
+            network: match (run.network, self.netlog) {
+                (false, _) => Network::Off,
+                (true, None) => Network::Host,
+                (true, Some(_)) => Network::Recorded,
+            },
             hostname: Spec::HOSTNAME.to_owned(),
             timeout: run.timeout,
         };
@@ -245,8 +268,8 @@ impl Stage<'_> {
                 }
                 last.push_back(text.into_owned());
             };
-            let by = Attendants { owners: self.owners, recorder: None, cancel: &cancel };
-            let outcome = sandbox::run(&spec, by, &mut take);
+            let outcome =
+                self.attend(step, spec.network, &cancel, |by| sandbox::run(&spec, by, &mut take));
             ended.store(true, Ordering::Release);
             watch.thread().unpark();
             outcome
@@ -280,8 +303,9 @@ impl Stage<'_> {
             };
             report.hold(true);
             let cancel = stop::register();
-            let by = Attendants { owners: self.owners, recorder: None, cancel: &cancel };
-            let looked = sandbox::attach(&spec, by, Some(terminal));
+            let looked = self.attend(step, spec.network, &cancel, |by| {
+                sandbox::attach(&spec, by, Some(terminal))
+            });
             report.hold(false);
             // What was done by hand is thrown away with the tree.
             let _ = looked?;
@@ -293,6 +317,50 @@ impl Stage<'_> {
             output: LastLines { command: run.title, lines: last.into() },
             log: self.log.clone(),
         })
+    }
+
+    /// Has a command run with the layer's network served, and tells of what could not be recorded.
+    fn attend(
+        &self,
+        step: &str,
+        network: Network,
+        cancel: &Cancel,
+        run: impl FnOnce(Attendants<'_>) -> Result<Outcome, sandbox::Error>,
+    ) -> Result<Outcome, Error> {
+        let owners = self.owners;
+        let recorded = self.netlog.filter(|_| network == Network::Recorded);
+        let (Some(netlog), Some(recorder)) = (recorded, self.host.recorder) else {
+            return Ok(run(Attendants { owners, recorder: None, cancel })?);
+        };
+        let tree = self.tree.merged();
+        let untrusted = |source| Error::Trust { layer: self.layer.name.clone(), source };
+        let added = recorder.certificate().add(tree).map_err(untrusted)?;
+        let session = Mutex::new(None);
+        let serve = |doors: sandbox::Doors| -> io::Result<()> {
+            let sandbox::Doors { http, https, dns_udp, dns_tcp } = doors;
+            let doors = netlog::Doors { http, https, dns_udp, dns_tcp };
+            let served = netlog.serve(doors, step);
+            let served = served.map_err(io::Error::other)?;
+            *session.lock().unwrap_or_else(PoisonError::into_inner) = Some(served);
+            Ok(())
+        };
+        let outcome = run(Attendants { owners, recorder: Some(&serve), cancel });
+        let session = session.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let record = session.map(Session::end).unwrap_or_default();
+        recorder.certificate().remove(tree, &added).map_err(untrusted)?;
+        let (layer, report) = (self.layer.name.as_str(), self.host.report);
+        for refused in &record.refused {
+            report.warning(&format!("{layer}/{step}: {} can't be recorded", refused.what));
+        }
+        for trouble in &record.troubles {
+            report.warning(&format!("{layer}/{step}: {}: {}", trouble.url, trouble.what));
+        }
+        if !record.unlisted.is_empty() {
+            let urls = record.unlisted.iter().map(|one| format!("{} {}", one.method, one.url));
+            let (layer, step) = (layer.to_owned(), step.to_owned());
+            return Err(Error::Unlisted { layer, step, urls: urls.collect() });
+        }
+        Ok(outcome?)
     }
 
     fn attributes(
@@ -313,14 +381,24 @@ impl Stage<'_> {
     fn fetch(
         &self,
         placer: &Placer<'_>,
-        url: String,
-        mut to: String,
-        expected: Option<Digest>,
-        attributes: Attributes,
+        step: &str,
+        download: Download,
     ) -> Result<(), PlaceOrFetch> {
+        let Download { url, mut to, expected, attributes } = download;
         if to.ends_with('/') {
             let path = url.split(['?', '#']).next().unwrap_or(&url);
             to.push_str(path.rsplit('/').next().unwrap_or("download"));
+        }
+        if let Some(netlog) = self.netlog {
+            let Fetched { mut file, digest: actual, .. } = netlog.fetch(&url, step)?;
+            return match expected {
+                Some(expected) if expected != actual => {
+                    Err(PlaceOrFetch::Pin { url, expected, actual })
+                }
+                _ => Ok(placer.write(Path::new(&to), attributes, |out| {
+                    io::copy(&mut file, out).map(|_| ())
+                })?),
+            };
         }
         let mut response = self.host.client.send(&http::Request::get(&url)?)?;
         if !response.status().is_success() {
@@ -375,6 +453,14 @@ impl Stage<'_> {
             source: Box::new(source),
         }
     }
+}
+
+/// A file to come.
+struct Download {
+    url: String,
+    to: String,
+    expected: Option<Digest>,
+    attributes: Attributes,
 }
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {

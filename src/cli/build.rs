@@ -82,6 +82,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             Ownership::Keep => ocibuild::plan::Ownership::Kept,
             Ownership::Discard => ocibuild::plan::Ownership::Discarded,
         },
+        network: ops::Network::Host,
         send: args.push,
         shell: if args.shell { Some(super::shell::terminal()?.into()) } else { None },
         access: args.credentials.access(context)?,

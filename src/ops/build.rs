@@ -44,10 +44,22 @@ pub struct BuildOptions {
     pub send: bool,
     /// Whether the owners that steps give are kept.
     pub ownership: Ownership,
+    /// How the steps reach the network.
+    pub network: Network,
     /// Where a shell is opened when a step fails.
     pub shell: Option<Arc<Terminal>>,
     /// How to reach registries.
     pub access: Access,
+}
+
+/// How the steps that may use the network reach it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Through the recorder.
+    Recorded,
+    /// As the machine does.
+    #[default]
+    Host,
 }
 
 /// What was built.
@@ -408,9 +420,18 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
     let registries = options.access.registries([&definition.image], context);
     let client =
         http::Client::new(http::Config::from_env(context.env).reporting_to(context.report.clone()));
-    let host = Host {
-        terminal: options.shell.as_deref(),
-        ..Host::new(context.env, client, context.report.as_ref())
+    let recorder = match options.network {
+        Network::Host => None,
+        Network::Recorded => {
+            let report = Arc::clone(context.report);
+            Some(build::Recorder::new(&store, client.clone(), report)?)
+        }
+    };
+    let host = Host::new(context.env, client, context.report.as_ref());
+    let host = Host { terminal: options.shell.as_deref(), ..host };
+    let host = match &recorder {
+        None => host,
+        Some(recorder) => host.recording(recorder),
     };
     let repositories: Vec<Repository> = if options.send {
         definition.destinations().iter().map(|name| registries.open(name)).collect()

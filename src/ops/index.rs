@@ -6,7 +6,7 @@ use crate::oci::{Descriptor, Platform, Reference};
 use crate::transfer::{self, Source};
 
 use super::build::{load, name_image};
-use super::{Access, BuildOptions, BuildReport, Context, Error, PlatformReport, inspect};
+use super::{Access, BuildOptions, BuildReport, Context, Error, Network, PlatformReport, inspect};
 
 /// What to join.
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ pub struct IndexOptions {
 pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildReport, Error> {
     let store = context.open()?;
     let build = BuildOptions {
+        network: Network::Host,
         send: false,
         shell: None,
         names: Vec::new(),

@@ -30,8 +30,8 @@ use std::sync::Arc;
 pub use access::Access;
 pub use build::BuildReport;
 pub use build::{
-    BuildOptions, LayerPlan, LayerReport, PlanReport, PlatformPlan, PlatformReport, build, emulate,
-    plan,
+    BuildOptions, LayerPlan, LayerReport, Network, PlanReport, PlatformPlan, PlatformReport, build,
+    emulate, plan,
 };
 pub use copy::{CopyOptions, CopyReport, copy};
 pub use doctor::{DoctorReport, Finding, RuleReport, RulesReport, doctor, rules};

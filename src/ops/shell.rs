@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::transfer::Source;
 
 use super::access::Origins;
-use super::{Access, BuildOptions, Context, Error, inspect, publish};
+use super::{Access, BuildOptions, Context, Error, Network, inspect, publish};
 
 /// What to run, in which image.
 #[derive(Debug)]
@@ -90,6 +90,8 @@ pub struct Failed {
     folder: PathBuf,
     platforms: Vec<Platform>,
     discarded: bool,
+    #[serde(default)]
+    recorded: bool,
 }
 
 impl Failed {
@@ -99,6 +101,7 @@ impl Failed {
             folder: options.folder.clone(),
             platforms: options.platforms.clone(),
             discarded: options.ownership == Ownership::Discarded,
+            recorded: options.network == Network::Recorded,
         }
     }
 
@@ -126,6 +129,7 @@ impl Failed {
             no_cache: false,
             refresh: Vec::new(),
             ownership: if self.discarded { Ownership::Discarded } else { Ownership::Kept },
+            network: if self.recorded { Network::Recorded } else { Network::Host },
             send: false,
             shell: Some(terminal),
             access: Access::default(),

@@ -53,8 +53,8 @@ pub enum Error {
     /// The network was to be recorded, and the caller has nobody for it.
     #[error("a step's network was to be recorded, and there is no recorder")]
     NoRecorder,
-    /// The sockets of a step's network could not be taken out of it.
-    #[error("the step's network can't be recorded here: its sockets can't be handed out")]
+    /// The sockets of a step's network could not be taken out of it, or nobody can serve them.
+    #[error("the step's network can't be recorded here")]
     NoDoors {
         /// The kernel's answer.
         #[source]

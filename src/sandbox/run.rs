@@ -97,7 +97,7 @@ enum Event {
 type Take<'t> = &'t mut dyn FnMut(Stream, &[u8]);
 
 /// Takes the sockets of a command's network, to serve them until it has ended.
-pub type Recorder<'r> = &'r (dyn Fn(Doors) + Sync);
+pub type Recorder<'r> = &'r (dyn Fn(Doors) -> io::Result<()> + Sync);
 
 /// Who attends to a command from outside.
 #[derive(Clone, Copy)]
@@ -309,9 +309,9 @@ fn replies(
                 }
                 Said::Word(Word::Doors { pid, numbers }) => {
                     let Some(recorder) = by.recorder else { break };
-                    match numbers.take(|number| take(pid, number)) {
-                        Ok(doors) => {
-                            recorder(doors);
+                    let doors = numbers.take(|number| take(pid, number));
+                    match doors.and_then(recorder) {
+                        Ok(()) => {
                             wire::answer(control).ok();
                         }
                         Err(source) => unattended(Error::NoDoors { source }),

@@ -124,6 +124,11 @@ impl Store {
     }
 }
 
+/// Opens a file again, for reading at a place of its own, whether or not it has a name.
+pub fn reopen(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 /// Returns the size of a plain file, if there is one.
 fn size_of(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
@@ -247,6 +252,11 @@ impl BlobWriter {
         let (grower, growing) = ends.at("read", self.place())?;
         self.grower = Some(grower);
         Ok(growing)
+    }
+
+    /// Opens the file that is written, to be read up to what was flushed.
+    pub fn reader(&self) -> io::Result<File> {
+        reopen(self.stage.file())
     }
 
     /// Keeps the blob and returns its digest and size, which must be the expected ones if there

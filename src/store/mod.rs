@@ -5,6 +5,7 @@
 //!       blobs/sha256/HEX          content; a file here is whole, or it was damaged from outside
 //!       cache/KEY.json            layer key -> diff id          diffs/HEX.PROFILE.json  diff id -> blob
 //!       origins/HEX.json          where a blob that is not here can be fetched
+//!       fetches/KEY.json          layer key -> what its steps fetched; the bodies are blobs
 //!       unpacked/FLAVOUR/HEX/     layers as trees (0700)        run/N/  a live process's temporary files
 //!       lock  flock'ed to change index.json      in-use  flock'ed shared by all, exclusively by `gc`
 //! ```
@@ -41,7 +42,7 @@ use rustix::fs::FlockOperation;
 use crate::disk::{self, At};
 use crate::oci::{Digest, json};
 
-pub use blobs::{BlobWriter, Staged};
+pub use blobs::{BlobWriter, Staged, reopen};
 pub use error::Error;
 pub use export::{ExportOptions, Output};
 pub use files::Input;

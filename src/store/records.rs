@@ -28,6 +28,9 @@ pub struct CachedLayer {
     pub rest: BTreeMap<String, Value>,
 }
 
+/// The most bytes of a record: some ten thousand fetches.
+const LIMIT: u64 = 16 << 20;
+
 #[derive(Serialize, Deserialize)]
 struct Origins {
     names: Vec<Reference>,
@@ -56,6 +59,17 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => Ok(other.at("remove", path)?),
         }
+    }
+
+    /// Returns what the steps of a layer fetched, by its key; `None` where that was not recorded.
+    pub fn fetches<T: DeserializeOwned>(&self, key: &Digest) -> Result<Option<Vec<T>>, Error> {
+        read(&self.fetches_path(key))
+    }
+
+    /// Keeps what the steps of a layer fetched.
+    pub fn set_fetches<T: Serialize>(&self, key: &Digest, fetches: &[T]) -> Result<(), Error> {
+        disk::make_dirs(&self.path("fetches"))?;
+        write(&self.fetches_path(key), &fetches)
     }
 
     /// Returns the blob that a compression profile made of a diff id, if it is here whole.
@@ -97,6 +111,10 @@ impl Store {
         self.path("cache").join(format!("{}.json", key.hex()))
     }
 
+    fn fetches_path(&self, key: &Digest) -> PathBuf {
+        self.path("fetches").join(format!("{}.json", key.hex()))
+    }
+
     fn diff_path(&self, diff_id: &Digest, profile: &str) -> PathBuf {
         self.path("diffs").join(format!("{}.{profile}.json", diff_id.hex()))
     }
@@ -108,7 +126,7 @@ impl Store {
 
 /// Reads a record; one that is missing or damaged is none.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    match disk::read(path, 1 << 20) {
+    match disk::read(path, LIMIT) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),

@@ -315,7 +315,10 @@ fn run(spec: &Spec, owners: Owners<'_>, cancel_after: Option<f64>) -> Value {
             Stream::Err => err.push(line),
         }
     };
-    let recorder = |doors: Doors| greet(doors);
+    let recorder = |doors: Doors| {
+        greet(doors);
+        Ok(())
+    };
     let by = Attendants { owners, recorder: Some(&recorder), cancel: &cancel };
     match sandbox::run(spec, by, &mut output) {
         Ok(outcome) => json!({ "outcome": outcome, "out": out, "err": err }),
