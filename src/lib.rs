@@ -29,5 +29,6 @@ pub mod plan;
 pub mod recipe;
 
 // Work and verbs.
+pub mod audit;
 pub mod build;
 pub mod ops;

@@ -31,6 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("plan", &["fault", "oci", "disk", "text", "netlog", "definition", "recipe", "lock"]),
     // Work and verbs: may use all above them.
     ("build", EVERYTHING_BELOW_WORK),
+    ("audit", &["fault", "report", "oci", "disk", "transfer", "layer"]),
     ("ops", EVERYTHING_BELOW_VERBS),
 ];
 
@@ -75,6 +76,7 @@ const EVERYTHING_BELOW_VERBS: &[&str] = &[
     "lock",
     "plan",
     "build",
+    "audit",
 ];
 
 fn package() -> PathBuf {

@@ -89,6 +89,9 @@ mod locks;
 // Help, errors, and the commands round the store.
 mod commands;
 
+// Two images compared: each kind of difference, its cause, the page in a browser.
+mod diff;
+
 // What skopeo, umoci, podman and buildah make of our images, and we of theirs.
 mod clients;
 

@@ -6,6 +6,7 @@ mod build;
 mod completions;
 mod context;
 mod copy;
+mod diff;
 mod doctor;
 mod export;
 mod gc;
@@ -141,6 +142,7 @@ enum Command {
     Login(login::Args),
     Logout(logout::Args),
     Show(show::Args),
+    Diff(diff::Args),
     List(list::Args),
     Remove(remove::Args),
     Gc(gc::Args),
@@ -196,6 +198,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Login(args) => login::run(args, &context),
         Command::Logout(args) => logout::run(args, &context),
         Command::Show(args) => show::run(args, &context),
+        Command::Diff(args) => diff::run(args, &context),
         Command::List(args) => list::run(args, &context),
         Command::Remove(args) => remove::run(args, &context),
         Command::Gc(args) => gc::run(args, &context),

@@ -6,7 +6,7 @@ use std::io;
 use crate::fault::{self, Fault, Kind};
 use crate::oci::{Platform, Reference};
 use crate::{
-    build, definition, disk, layer, lock, plan, registry, rootfs, sandbox, store, transfer,
+    audit, build, definition, disk, layer, lock, plan, registry, rootfs, sandbox, store, transfer,
 };
 
 /// An operation that did not succeed.
@@ -46,6 +46,9 @@ pub enum Error {
     /// A build.
     #[error(transparent)]
     Build(#[from] build::Error),
+    /// A comparison.
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
     /// No place for the store is known.
     #[error(
         "no place for the store: neither --store, OCIBUILD_STORE, XDG_DATA_HOME nor HOME says one"
@@ -73,6 +76,12 @@ pub enum Error {
         reference: Reference,
         /// What to do about it.
         hint: String,
+    },
+    /// A document that is not in the store.
+    #[error("there is no {digest} in the store")]
+    NoDocument {
+        /// What was asked for.
+        digest: crate::oci::Digest,
     },
     /// Platforms that an index must have.
     #[error("the index of `{image}` lacks {}", fault::list_of(platforms))]
@@ -147,6 +156,7 @@ impl Error {
             Error::Rootfs(error) => error,
             Error::Sandbox(error) => error,
             Error::Build(error) => error,
+            Error::Audit(error) => error,
             _ => return None,
         })
     }
@@ -176,6 +186,9 @@ impl Fault for Error {
                 "build them, or name what was pushed for {}: `ocibuild index NAME REF@sha256:…`",
                 fault::list_of(platforms)
             )),
+            Error::NoDocument { .. } => {
+                Some("name the image with its registry: NAME@sha256:…".to_owned())
+            }
             Error::PlatformLost { .. } => Some("push again".to_owned()),
             Error::Damaged { .. } | Error::Config { .. } => {
                 Some("pull or build it again".to_owned())

@@ -9,6 +9,7 @@ mod ahead;
 mod base;
 mod build;
 mod copy;
+mod diff;
 mod doctor;
 mod error;
 mod files;
@@ -34,6 +35,7 @@ pub use build::{
     emulate, plan,
 };
 pub use copy::{CopyOptions, CopyReport, copy};
+pub use diff::{DiffOptions, ImageName, diff};
 pub use doctor::{DoctorReport, Finding, RuleReport, RulesReport, doctor, rules};
 pub use error::Error;
 pub use files::{ExportOptions, ImportOptions, StoredReport, export, import};

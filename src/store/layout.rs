@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::blobs::read_small;
 use super::export::{CONTAINERD_NAME, Copied, add_name, staged_beside};
@@ -29,18 +29,7 @@ pub(super) fn load(
     options: &ImportOptions<'_>,
     report: &dyn Report,
 ) -> Result<Loaded, Error> {
-    super::check_version(&files.read("oci-layout", 4096)?, &files.label("oci-layout"))?;
-    let index_path = files.label("index.json");
-    let index: Index = serde_json::from_slice(&files.read("index.json", INDEX_LIMIT)?)
-        .map_err(|source| Error::Json { path: index_path.clone(), source })?;
-    let entries = index
-        .manifests
-        .into_iter()
-        .filter(|entry| {
-            media_type::is_index(&entry.media_type) || media_type::is_manifest(&entry.media_type)
-        })
-        .map(|entry| (names_of(&entry), entry))
-        .collect();
+    let (index_path, entries) = entries_of(files)?;
     let (name, entry) = choose(&index_path, entries, options.select.as_deref())?;
     let mut walk = Walk {
         files,
@@ -56,6 +45,26 @@ pub(super) fn load(
     let blobs = each(options.threads, &missing, |blob| stage(store, files, blob, report))?;
     Ok(Loaded { blobs, documents, packed: Vec::new(), name })
 }
+
+/// Lists the images of a layout with the names that they go by, and says where they are listed.
+pub(super) fn entries_of(files: &Files) -> Result<(PathBuf, Vec<Entry>), Error> {
+    super::check_version(&files.read("oci-layout", 4096)?, &files.label("oci-layout"))?;
+    let index_path = files.label("index.json");
+    let index: Index = serde_json::from_slice(&files.read("index.json", INDEX_LIMIT)?)
+        .map_err(|source| Error::Json { path: index_path.clone(), source })?;
+    let entries = index
+        .manifests
+        .into_iter()
+        .filter(|entry| {
+            media_type::is_index(&entry.media_type) || media_type::is_manifest(&entry.media_type)
+        })
+        .map(|entry| (names_of(&entry), entry))
+        .collect();
+    Ok((index_path, entries))
+}
+
+/// An image of a layout, and its names.
+type Entry = (Vec<String>, Descriptor);
 
 /// Returns the names that an entry goes by, the fullest first, and its digest.
 fn names_of(entry: &Descriptor) -> Vec<String> {

@@ -3,6 +3,7 @@
 //! its name. All act in place, on the changed paths of the merged tree only.
 
 mod accounts;
+mod effect;
 mod glob;
 mod java;
 mod python;
@@ -21,6 +22,7 @@ use self::tree::{Place, Tree};
 use super::Error;
 use crate::changes::{Changes, Kind};
 
+pub use self::effect::Effect;
 pub use self::rules::{RULES, Rule};
 
 /// Names this table of rules; it is part of every key and every lock.

@@ -120,6 +120,11 @@ pub(super) fn field(seconds: i64) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
+/// Returns byte code with another time of its source; `None` for what has none.
+pub(super) fn with_stamp(content: &[u8], time: u32) -> Option<Vec<u8>> {
+    stamp(content).map(|_| restamped(content.to_vec(), time))
+}
+
 /// Returns the file, which has a stamp, with another one.
 fn restamped(mut content: Vec<u8>, stamp: u32) -> Vec<u8> {
     content[8..12].copy_from_slice(&stamp.to_le_bytes());
