@@ -55,6 +55,9 @@ mod ownership;
 // Stacks of layers: whiteouts, implied folders, extras that leave no trace, and where none works.
 mod rootfs;
 
+// The recorder of the network, between real clients and a web of doubles.
+mod netlog;
+
 // Recipes in, an image out: what is in the layers, the cache, failing steps, broken files.
 mod build;
 

@@ -108,6 +108,10 @@ impl Bodies for Inputs {
         }
     }
 
+    fn discard(&self, digest: &Digest) -> io::Result<()> {
+        self.shared.store.discard(digest).map_err(io::Error::other)
+    }
+
     fn begin(&self) -> io::Result<Box<dyn BodyWriter>> {
         let writer = self.shared.store.writer().map_err(io::Error::other)?;
         let queue = self.queue.clone().ok_or(io::ErrorKind::BrokenPipe)?;

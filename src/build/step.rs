@@ -390,13 +390,14 @@ impl Stage<'_> {
             to.push_str(path.rsplit('/').next().unwrap_or("download"));
         }
         if let Some(netlog) = self.netlog {
-            let Fetched { mut file, digest: actual, .. } = netlog.fetch(&url, step)?;
+            let Fetched { mut file, digest: actual, .. } =
+                netlog.fetch(&url, step, expected.as_ref())?;
             return match expected {
                 Some(expected) if expected != actual => {
                     Err(PlaceOrFetch::Pin { url, expected, actual })
                 }
                 _ => Ok(placer.write(Path::new(&to), attributes, |out| {
-                    io::copy(&mut file, out).map(|_| ())
+                    file.as_mut().map_or(Ok(0), |file| io::copy(file, out)).map(|_| ())
                 })?),
             };
         }

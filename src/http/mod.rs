@@ -108,6 +108,7 @@ impl Client {
             let outcome = self.follow(request);
             let last = tried >= config.tries || !request.retries();
             let why = match &outcome {
+                Ok(_) if request.is_relayed() => return outcome,
                 Ok(response) if !retry::is_worth_it(response.status()) => return outcome,
                 Ok(response) => format!("the answer was {}", response.status()),
                 Err(error) if error.is_transient() => error.to_string(),
@@ -140,6 +141,9 @@ impl Client {
         for _ in 0..=MOST_REDIRECTS {
             let engine = self.engine(trusted)?;
             let response = engine.exchange(&self.shared.config, request, &url, trusted)?;
+            if request.is_relayed() {
+                return Ok(response);
+            }
             match redirect::next(request.method(), &url, &response)? {
                 Step::Stay => return Ok(response),
                 Step::Go(next) => {

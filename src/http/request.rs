@@ -42,6 +42,7 @@ pub struct Request<'a> {
     headers: HeaderMap,
     payload: Payload<'a>,
     retries: bool,
+    relayed: bool,
 }
 
 impl std::fmt::Debug for Request<'_> {
@@ -58,7 +59,14 @@ impl std::fmt::Debug for Request<'_> {
 impl<'a> Request<'a> {
     /// Makes a request without headers and body that is tried again when that may help.
     pub fn new(method: Method, url: Url) -> Request<'a> {
-        Request { method, url, headers: HeaderMap::new(), payload: Payload::Empty, retries: true }
+        Request {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            payload: Payload::Empty,
+            retries: true,
+            relayed: false,
+        }
     }
 
     /// Makes a GET request of a URL's text.
@@ -93,6 +101,21 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Has the answer handed on as it is: a redirect is not followed, and a bad status is the asking
+    /// program's to judge. A connection that fails is still tried again.
+    #[must_use]
+    pub fn relayed(mut self) -> Request<'a> {
+        self.relayed = true;
+        self
+    }
+
+    /// Takes another program's headers in place of those it has.
+    #[must_use]
+    pub fn headers_of(mut self, headers: HeaderMap) -> Request<'a> {
+        self.headers = headers;
+        self
+    }
+
     /// Returns the method.
     pub fn method(&self) -> &Method {
         &self.method
@@ -113,5 +136,9 @@ impl<'a> Request<'a> {
 
     pub(super) fn retries(&self) -> bool {
         self.retries
+    }
+
+    pub(super) fn is_relayed(&self) -> bool {
+        self.relayed
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use reqwest::header::{AsHeaderName, CONTENT_LENGTH};
+use reqwest::header::{AsHeaderName, CONTENT_LENGTH, HeaderMap};
 use reqwest::{StatusCode, Url};
 
 use super::engine::Engine;
@@ -57,6 +57,11 @@ impl Response {
     /// Returns all values of a header that are text.
     pub fn header_values(&self, name: impl AsHeaderName) -> impl Iterator<Item = &str> {
         self.inner.headers().get_all(name).iter().filter_map(|value| value.to_str().ok())
+    }
+
+    /// Returns all headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.inner.headers()
     }
 
     /// Returns the length that the server announced; of an answer to HEAD, the length of what GET

@@ -75,7 +75,7 @@ impl Authority {
     }
 
     /// Returns what a server with this name or address needs; the same for the same name.
-    pub fn server(&self, name: &str) -> Result<Arc<ServerConfig>, Error> {
+    pub(super) fn server(&self, name: &str) -> Result<Arc<ServerConfig>, Error> {
         let name = name.to_ascii_lowercase();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = known.get(&name) {

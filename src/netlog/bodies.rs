@@ -7,8 +7,12 @@ use crate::oci::Digest;
 
 /// Bodies by digest.
 pub trait Bodies: Send + Sync {
-    /// Opens a body; `None` when it is not here. What is read is not verified again.
+    /// Opens a body; `None` when it is not here. A replay hashes it before it is given
+    /// to a step.
     fn open(&self, digest: &Digest) -> io::Result<Option<File>>;
+
+    /// Forgets a body that turned out to be damaged, so that it can be kept anew.
+    fn discard(&self, digest: &Digest) -> io::Result<()>;
 
     /// Begins a body.
     fn begin(&self) -> io::Result<Box<dyn BodyWriter>>;

@@ -55,6 +55,14 @@ pub enum Error {
         /// The body.
         digest: Digest,
     },
+    /// A body in the store that is not what its name says.
+    #[error("the recorded body {digest} of {url} is damaged in the store")]
+    Damaged {
+        /// The URL.
+        url: String,
+        /// The body.
+        digest: Digest,
+    },
     /// A body that changed since it was recorded.
     #[error("{url} now gives {found}, the lock has {expected}")]
     Changed {
@@ -90,7 +98,7 @@ impl Fault for Error {
             Error::Unlisted { .. } | Error::Changed { .. } => {
                 Some("renew the layer's part with `ocibuild lock NAME --update LAYER`".to_owned())
             }
-            Error::Absent { .. } => {
+            Error::Absent { .. } | Error::Damaged { .. } => {
                 Some("build with the network, or fetch the inputs of the image".to_owned())
             }
             Error::Body { source, .. } => fault::hint_of_io(source),

@@ -9,10 +9,19 @@
 //! The answers to a step are made of what the record keeps and of nothing else, in both modes, so
 //! that a step can't tell a replay from the build that was recorded.
 
+mod ask;
 mod authority;
 mod bodies;
+mod dns;
 mod error;
 mod fetch;
+mod flight;
+mod head;
+mod log;
+mod replay;
+mod reply;
+mod secret;
+mod serve;
 mod session;
 
 use std::net::{TcpListener, UdpSocket};

@@ -1,22 +1,75 @@
 //! A recorder at work: one for a layer, with a session for each step.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use super::{Authority, Doors, Error, Options, Record};
+use hyper::Response;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio::task;
+
+use super::ask::{Ask, Key};
+use super::flight::{Flight, Flow, Kept, State};
+use super::log::{Log, is_empty};
+use super::replay::Replay;
+use super::reply::{self, Served, Source};
+use super::serve::{self, Guest};
+use super::{
+    Authority, Bodies, Doors, Error, Fetch, Method, Missing, Mode, Options, Record, Refused,
+    Trouble,
+};
+use crate::http::{self, Client, Url};
 use crate::oci::Digest;
+use crate::report::Report;
+
+/// How many redirects the builder's own fetches follow.
+const MOST_REDIRECTS: usize = 10;
+
+/// How long a step's end waits for a body whose end is not in sight.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The recorder of one layer.
-#[derive(Debug)]
 pub struct Netlog {
-    options: Options,
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Netlog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Netlog").field("authority", &self.shared.authority).finish_non_exhaustive()
+    }
+}
+
+/// What all steps of a layer share.
+pub(super) struct Shared {
+    authority: Arc<Authority>,
+    bodies: Arc<dyn Bodies>,
+    client: Client,
+    report: Arc<dyn Report>,
+    replay: Option<Replay>,
+    handle: Handle,
+    log: Mutex<Log>,
+    flights: Mutex<BTreeMap<Key, Arc<Flight>>>,
+    names: Mutex<Names>,
+    declared: Mutex<BTreeSet<Digest>>,
+}
+
+/// Names that were looked up, and those that a request came for.
+#[derive(Default)]
+struct Names {
+    looked_up: BTreeSet<(Arc<str>, String)>,
+    asked_for: BTreeSet<String>,
 }
 
 /// A body that the builder fetched itself.
 #[derive(Debug)]
 pub struct Fetched {
-    /// The body, from its start.
-    pub file: File,
+    /// The body, from its start; `None` when there is nothing in it.
+    pub file: Option<File>,
     /// Its digest.
     pub digest: Digest,
     /// Its size.
@@ -24,46 +77,391 @@ pub struct Fetched {
 }
 
 /// One step's doors, served until it ends.
-#[derive(Debug)]
 #[must_use = "a session is served as long as it lives"]
 pub struct Session {
-    _doors: Doors,
+    guest: Guest,
+    tasks: Vec<task::JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("step", &self.guest.step).finish_non_exhaustive()
+    }
 }
 
 impl Netlog {
     /// Makes a recorder and starts its thread.
     pub fn new(options: Options) -> Result<Netlog, Error> {
-        Ok(Netlog { options })
+        let start = |source| Error::Start { source };
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(start)?;
+        let replay = match options.mode {
+            Mode::Record => None,
+            Mode::Replay { fetches, upstream } => Some(Replay::new(fetches, upstream)),
+        };
+        let shared = Arc::new(Shared {
+            authority: options.authority,
+            bodies: options.bodies,
+            client: options.client,
+            report: options.report,
+            replay,
+            handle: runtime.handle().clone(),
+            log: Mutex::default(),
+            flights: Mutex::default(),
+            names: Mutex::default(),
+            declared: Mutex::default(),
+        });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name("netlog".to_owned())
+            .spawn(move || {
+                // Ends when told to, and when the recorder is gone without a word.
+                runtime.block_on(stopped).ok();
+                runtime.shutdown_background();
+            })
+            .map_err(start)?;
+        Ok(Netlog { shared, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Returns the authority that signs here.
     pub fn authority(&self) -> &Arc<Authority> {
-        &self.options.authority
+        &self.shared.authority
     }
 
     /// Serves a step's sockets; `step` is its name in what is noted.
     pub fn serve(&self, doors: Doors, step: &str) -> Result<Session, Error> {
-        let _ = step;
-        Ok(Session { _doors: doors })
+        let guest = Guest { shared: Arc::clone(&self.shared), step: step.into() };
+        let _context = self.shared.handle.enter();
+        let tasks = serve::open(&guest, doors).map_err(|source| Error::Start { source })?;
+        Ok(Session { guest, tasks })
     }
 
     /// Fetches a URL for the builder itself, as a step would: recorded or replayed, redirects
-    /// followed.
-    pub fn fetch(&self, url: &str, step: &str) -> Result<Fetched, Error> {
-        let _ = step;
-        Err(Error::Unlisted { url: url.to_owned() })
+    /// followed. `declared` is the digest that the recipe gives; it vouches for the body where it is
+    /// the same, which is the caller's to check.
+    pub fn fetch(
+        &self,
+        url: &str,
+        step: &str,
+        declared: Option<&Digest>,
+    ) -> Result<Fetched, Error> {
+        let unreadable = || Error::Fetch {
+            url: url.chars().take(300).collect(),
+            source: http::Cause::from("it is no http or https URL".to_owned()),
+        };
+        let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let mut next = parsed.ok_or_else(unreadable)?;
+        let step: Arc<str> = step.into();
+        for _ in 0..=MOST_REDIRECTS {
+            let ask = Ask::own(next);
+            let kept = self.shared.kept(&ask, &step)?;
+            let shown = || ask.shown.text.clone();
+            if let Some(location) = kept.head.location.as_ref().filter(|_| kept.head.is_redirect())
+            {
+                let target = ask.url.join(location).ok();
+                next = target
+                    .filter(|to| to.scheme() == "https" || ask.url.scheme() == "http")
+                    .ok_or_else(|| Error::Fetch {
+                        url: shown(),
+                        source: http::Cause::from("it redirects out of https".to_owned()),
+                    })?;
+                continue;
+            }
+            if kept.head.status != 200 {
+                return Err(Error::Status { url: shown(), status: kept.head.status });
+            }
+            if declared == Some(&kept.digest) {
+                lock(&self.shared.declared).insert(kept.digest);
+            }
+            let file =
+                self.shared.open(&kept).map_err(|source| Error::Body { url: shown(), source })?;
+            return Ok(Fetched { file, digest: kept.digest, size: kept.size });
+        }
+        Err(Error::Fetch {
+            url: super::secret::shown(&Url::parse(url).map_err(|_| unreadable())?).text,
+            source: http::Cause::from("it redirects too often".to_owned()),
+        })
     }
 
     /// Returns what all steps of the layer asked so far: this is what a lock holds, since whether
     /// answers differed shows only over the whole layer.
     pub fn record(&self) -> Record {
-        Record::default()
+        self.shared.record(None)
+    }
+}
+
+impl Drop for Netlog {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
     }
 }
 
 impl Session {
-    /// Ends it: waits for the transfers that are under way, and returns what this step did.
-    pub fn end(self) -> Record {
-        Record::default()
+    /// Ends it: closes the doors, waits for the transfers that are under way, so that what is
+    /// recorded does not depend on how soon a client hung up, and returns what this step did.
+    pub fn end(mut self) -> Record {
+        let shared = Arc::clone(&self.guest.shared);
+        let tasks = std::mem::take(&mut self.tasks);
+        for task in &tasks {
+            task.abort();
+        }
+        shared.handle.block_on(async {
+            for task in tasks {
+                // Cancelled, which is what was asked for.
+                task.await.ok();
+            }
+            let flights = lock(&shared.log).flights_of(&self.guest.step);
+            for flight in flights {
+                if !flight.has_an_end() {
+                    tokio::time::timeout(PATIENCE, flight.ended()).await.ok();
+                    flight.give_up();
+                }
+                flight.ended().await;
+            }
+        });
+        shared.note_other_protocols(&self.guest.step);
+        shared.record(Some(&self.guest.step))
     }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    fn record(&self, step: Option<&str>) -> Record {
+        lock(&self.log).record(step)
+    }
+
+    /// Notes what can't be recorded, and says so once.
+    pub(super) fn refuse(&self, step: &Arc<str>, what: String) {
+        let warning = format!("{step}: {what} can't be recorded");
+        let refused = Refused { what, step: step.to_string() };
+        if lock(&self.log).refused(refused) {
+            self.report.warning(&warning);
+        }
+    }
+
+    pub(super) fn asked_for(&self, host: &str) {
+        lock(&self.names).asked_for.insert(host.trim_end_matches('.').to_ascii_lowercase());
+    }
+
+    pub(super) fn looked_up(&self, step: &Arc<str>, name: String) {
+        lock(&self.names).looked_up.insert((Arc::clone(step), name));
+    }
+
+    /// A name that was looked up and never asked for over HTTP was wanted for something else, most
+    /// likely: that goes to a port where nobody listens, so that this is all we hear of it.
+    fn note_other_protocols(&self, step: &Arc<str>) {
+        let names = lock(&self.names);
+        let others: Vec<String> = names
+            .looked_up
+            .iter()
+            .filter(|(of, name)| of == step && !names.asked_for.contains(name))
+            .filter(|(_, name)| name.contains('.') && !name.starts_with('_'))
+            .map(|(_, name)| name.clone())
+            .collect();
+        drop(names);
+        for name in others {
+            let what = format!("`{name}`, which was looked up and then not asked over HTTP");
+            lock(&self.log).refused(Refused { what, step: step.to_string() });
+        }
+    }
+
+    fn trouble(&self, step: &Arc<str>, url: &str, error: &Error) {
+        let mut what = error.to_string();
+        if let Some(source) = std::error::Error::source(error) {
+            what = format!("{what}: {source}");
+        }
+        let trouble = Trouble { url: url.to_owned(), what, step: step.to_string() };
+        let warning = format!("{step}: {}", trouble.what);
+        if lock(&self.log).trouble(trouble) {
+            self.report.warning(&warning);
+        }
+    }
+
+    /// Opens what is kept; `None` for an empty body.
+    fn open(&self, kept: &Kept) -> std::io::Result<Option<File>> {
+        if is_empty(&kept.digest) {
+            return Ok(None);
+        }
+        let gone = || {
+            let text = format!("the body {} is not where it was kept", kept.digest);
+            std::io::Error::new(std::io::ErrorKind::NotFound, text)
+        };
+        self.bodies.open(&kept.digest)?.map(Some).ok_or_else(gone)
+    }
+
+    /// Returns the transfer that answers a question: one that is under way, one that is kept when a
+    /// part of it is wanted, or a new one.
+    fn flight(self: &Arc<Shared>, ask: &Ask, step: &Arc<str>) -> Arc<Flight> {
+        let mut flights = lock(&self.flights);
+        let question = if ask.method == Method::Get { ask.whole() } else { ask.clone() };
+        if ask.is_partial()
+            && let Some(flight) = flights.get(&ask.whole().key())
+            && !matches!(flight.state(), State::Failed(_))
+        {
+            return Arc::clone(flight);
+        }
+        let key = question.key();
+        let mut previous = None;
+        if ask.method != Method::Post
+            && let Some(flight) = flights.get(&key)
+        {
+            match flight.state() {
+                State::Asked | State::Flowing(_) => {
+                    lock(&self.log).asked(step, &question, flight);
+                    return Arc::clone(flight);
+                }
+                State::Kept(kept) if kept.head.status == 200 => previous = Some(kept),
+                State::Kept(_) | State::Failed(_) => {}
+            }
+        }
+        let flight = Arc::new(Flight::new());
+        lock(&self.log).asked(step, &question, &flight);
+        if ask.method != Method::Post {
+            flights.insert(key, Arc::clone(&flight));
+        }
+        drop(flights);
+        let (shared, running) = (Arc::clone(self), Arc::clone(&flight));
+        self.handle.spawn_blocking(move || {
+            running.run(question, &shared.client, &*shared.bodies, previous);
+        });
+        flight
+    }
+
+    /// Answers the builder's own question.
+    fn kept(self: &Arc<Shared>, ask: &Ask, step: &Arc<str>) -> Result<Arc<Kept>, Error> {
+        let url = || ask.shown.text.clone();
+        if let Some(replay) = &self.replay {
+            let (fetch, _) = self.replayed(replay, ask, step)?;
+            return Ok(Arc::new(Kept::of(&fetch)));
+        }
+        match self.handle.block_on(self.flight(ask, step).ended()) {
+            State::Kept(kept) => Ok(kept),
+            State::Failed(why) => {
+                Err(Error::Fetch { url: url(), source: http::Cause::from(why.to_string()) })
+            }
+            State::Asked | State::Flowing(_) => Err(Error::Unlisted { url: url() }),
+        }
+    }
+
+    /// Answers from the list, noting what is not there.
+    fn replayed(
+        &self,
+        replay: &Replay,
+        ask: &Ask,
+        step: &Arc<str>,
+    ) -> Result<(Fetch, Option<File>), Error> {
+        let Some(fetch) = replay.find(ask) else {
+            let url = ask.shown.text.clone();
+            let missing = Missing {
+                url: url.clone(),
+                method: ask.method.to_string(),
+                step: step.to_string(),
+            };
+            let warning = format!("{step}: {} {url} is not in the lock", ask.method);
+            if lock(&self.log).unlisted(missing) {
+                self.report.warning(&warning);
+            }
+            return Err(Error::Unlisted { url });
+        };
+        lock(&self.log).gave(step, &fetch);
+        // A head needs no body.
+        let file = if ask.method == Method::Head {
+            Ok(None)
+        } else {
+            replay.body(&fetch, ask, &self.client, &*self.bodies)
+        };
+        match file {
+            Ok(file) => Ok((fetch, file)),
+            Err(error) => {
+                self.trouble(step, &fetch.url, &error);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Guest {
+    /// Answers a step's question.
+    pub(super) async fn answer(&self, ask: Ask) -> Response<Served> {
+        if self.shared.replay.is_some() { self.replay(ask).await } else { self.record(ask).await }
+    }
+
+    async fn replay(&self, ask: Ask) -> Response<Served> {
+        let guest = self.clone();
+        let asked = ask.clone();
+        let found = task::spawn_blocking(move || {
+            let shared = &guest.shared;
+            shared.replay.as_ref().map(|replay| shared.replayed(replay, &asked, &guest.step))
+        });
+        match found.await {
+            Ok(Some(Ok((fetch, file)))) => {
+                let kept = Kept::of(&fetch);
+                let source = file.map_or(Source::Empty, Source::File);
+                reply::answer(&ask, &kept.head, size_of(&kept, fetch.method), source)
+            }
+            Ok(Some(Err(error))) => reply::text(504, &error.to_string()),
+            Ok(None) | Err(_) => reply::text(500, "the recorder failed"),
+        }
+    }
+
+    async fn record(&self, ask: Ask) -> Response<Served> {
+        let flight = self.shared.flight(&ask, &self.step);
+        let mut state = flight.begun().await;
+        if ask.wishes.range.is_some() && matches!(state, State::Flowing(Flow { length: None, .. }))
+        {
+            // A part of what has no length yet.
+            state = flight.ended().await;
+        }
+        match state {
+            State::Flowing(flow) => {
+                let (head, length) = (Arc::clone(&flow.head), flow.length);
+                reply::answer(&ask, &head, length, Source::Flow(flow, flight.watch()))
+            }
+            State::Kept(kept) => {
+                let shared = Arc::clone(&self.shared);
+                let opened = Arc::clone(&kept);
+                let file = task::spawn_blocking(move || shared.open(&opened)).await;
+                let method = if kept.head.headers.contains_key("content-length") {
+                    Method::Head
+                } else {
+                    Method::Get
+                };
+                match file {
+                    Ok(Ok(file)) => {
+                        let source = file.map_or(Source::Empty, Source::File);
+                        reply::answer(&ask, &kept.head, size_of(&kept, method), source)
+                    }
+                    Ok(Err(error)) => reply::text(502, &error.to_string()),
+                    Err(_) => reply::text(500, "the recorder failed"),
+                }
+            }
+            State::Failed(why) => {
+                reply::text(502, &format!("{} {}: {why}", ask.method, ask.shown.text))
+            }
+            State::Asked => reply::text(500, "the recorder failed"),
+        }
+    }
+}
+
+/// Returns the size that an answer may announce: what is recorded of a HEAD says nothing of it but by
+/// its header.
+fn size_of(kept: &Kept, method: Method) -> Option<u64> {
+    (method != Method::Head).then_some(kept.size)
 }

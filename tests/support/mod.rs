@@ -16,6 +16,7 @@ pub(crate) mod podman;
 pub(crate) mod registry;
 pub(crate) mod token;
 pub(crate) mod weather;
+pub(crate) mod web;
 
 use std::net::TcpListener;
 use std::process::{Command, Output};
