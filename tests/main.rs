@@ -52,6 +52,9 @@ mod sandbox;
 // Owners, device nodes and ids where the kernel has one id alone.
 mod ownership;
 
+// What another than root may where the kernel has one id alone.
+mod access;
+
 // Stacks of layers: whiteouts, implied folders, extras that leave no trace, and where none works.
 mod rootfs;
 

@@ -13,7 +13,7 @@ use crate::support::driver::{Driver, Step, lines};
 use crate::support::run;
 
 /// A folder with the Debian base, as `who` has it under one id or, as root, under all.
-fn debian(who: Who) -> (Driver, Value) {
+pub(crate) fn debian(who: Who) -> (Driver, Value) {
     if who == Who::Root {
         return (Driver::with_base(who, base::debian()), json!({}));
     }
@@ -47,6 +47,10 @@ fn owners(tar: &Path) -> BTreeMap<String, (u64, u64)> {
 /// Runs steps over the Debian base, and returns what they said and, last, the tree's truth.
 fn over_debian(who: Who, request: &str, steps: &[Step]) -> Vec<Value> {
     let (driver, sidecar) = debian(who);
+    over(&driver, &sidecar, request, steps)
+}
+
+fn over(driver: &Driver, sidecar: &Value, request: &str, steps: &[Step]) -> Vec<Value> {
     let mut acts = vec![
         json!({ "memory": { "dir": driver.path("memory"), "bytes": 2_u64 << 30 } }),
         driver.mount(&[json!([driver.path("base"), sidecar])], "memory"),
@@ -59,16 +63,23 @@ fn over_debian(who: Who, request: &str, steps: &[Step]) -> Vec<Value> {
 
 /// The same as root and with one id, which must be the same.
 fn alike(script: &str) -> Vec<String> {
-    let step = || Step::new(script);
+    steps_alike(&[Step::new(script)], &|_| ())
+}
+
+/// The same for the last of some steps, over a base with something more in it.
+pub(crate) fn steps_alike(steps: &[Step], prepare: &dyn Fn(&Path)) -> Vec<String> {
     let mut both = [(Who::Root, "root"), (Who::Range, "single")].map(|(who, request)| {
-        let mut results = over_debian(who, request, &[step()]);
+        let (driver, sidecar) = debian(who);
+        prepare(&driver.path("base"));
+        let mut results = over(&driver, &sidecar, request, steps);
         let truth = results.pop().unwrap();
         let said = results.pop().unwrap();
         let truth: Vec<String> = serde_json::from_value(truth).unwrap();
         (lines(&said), truth, said["err"].clone())
     });
     let [root, single] = &mut both;
-    assert_eq!(root.0, single.0, "{} {}", root.2, single.2);
+    let differ: Vec<_> = root.0.iter().zip(&single.0).filter(|(a, b)| a != b).collect();
+    assert!(differ.is_empty() && root.0.len() == single.0.len(), "{differ:#?} {root:?} {single:?}");
     // What root may do natively the other has remembered; both are told in one way.
     let differ: Vec<_> = root.1.iter().zip(&single.1).filter(|(a, b)| a != b).take(20).collect();
     assert!(differ.is_empty() && root.1.len() == single.1.len(), "{differ:#?}");

@@ -7,7 +7,7 @@
 
 use libc::sock_filter;
 
-use crate::sandbox::supervise::{self, Arch, Op, Scope, Theme, Watch, When};
+use crate::sandbox::supervise::{self, Arch, Scope, Theme, Watch, When};
 
 /// What the step is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +63,7 @@ const GUARDS: &[Guard] = &[
     // unshare and clone: a cgroup namespace of its own lets a step mount the builder's cgroups.
     ((Answer::Refused, 272, 310, 97), 0, Test::Has(0x0200_0000)),
     ((Answer::Refused, 56, 120, 220), 0, Test::Has(0x0200_0000)),
-    // socket: AF_VSOCK reaches the hypervisor past any network namespace. The old `socketcall` of
-    // i386 has its arguments in memory and is let through.
+    // socket: AF_VSOCK reaches the hypervisor past any network namespace.
     ((Answer::NoFamily, 41, 359, 198), 0, Test::Is(40)),
 ];
 
@@ -121,26 +120,22 @@ const fn has(k: u32) -> sock_filter {
 }
 
 /// The instructions that ask about one call that a supervisor may answer.
-fn ask(row: &supervise::Row, number: u32, action: u32, devices_only: bool) -> Vec<sock_filter> {
+fn ask(number: u32, action: u32, when_asked: When) -> Vec<sock_filter> {
     let argument = |at: u8| load(ARGUMENT + 8 * u32::from(at));
-    let when_asked = match (row.0, row.2) {
-        (Op::Mknod, _) if devices_only => When::Device(1),
-        (Op::Mknodat, _) if devices_only => When::Device(2),
-        (_, when) => when,
-    };
+    let each = |values: &[u32]| values.iter().flat_map(|it| [when(*it, 1), give(action)]).collect();
     let body = match when_asked {
         When::Always => vec![give(action)],
         When::Bits(at, bits) => {
             vec![argument(at), has(bits), give(action), give(ALLOW)]
         }
-        When::Is(at, value) => vec![argument(at), when(value, 1), give(action), give(ALLOW)],
+        When::Is(at, values) => {
+            let tests: Vec<sock_filter> = each(values);
+            [vec![argument(at)], tests, vec![give(ALLOW)]].concat()
+        }
         When::Device(at) => {
             let kind = statement(0x54, libc::S_IFMT);
-            let device = |kind| [when(kind, 1), give(action)];
-            let mut body = vec![argument(at), kind];
-            body.extend(device(libc::S_IFCHR).into_iter().chain(device(libc::S_IFBLK)));
-            body.push(give(ALLOW));
-            body
+            let tests: Vec<sock_filter> = each(&[libc::S_IFCHR, libc::S_IFBLK]);
+            [vec![argument(at), kind], tests, vec![give(ALLOW)]].concat()
         }
     };
     let length = u8::try_from(body.len()).unwrap_or(u8::MAX);
@@ -168,14 +163,22 @@ fn rules(filter: &mut Vec<sock_filter>, architecture: Arch, column: fn(&Row) -> 
             body.extend([give(answer(row.0)), load(NUMBER)]);
         }
     }
+    let is_asked = matches!(watch, Watch::Supervise { .. });
+    if architecture == Arch::I386 && !is_asked {
+        // Which family `socketcall` is to make a socket of lies in memory, where nobody looks.
+        body.extend(ask(102, answer(Answer::Absent), When::Is(0, &[1])));
+    }
     for row in supervise::CALLS {
         let Ok(number) = u32::try_from(row.3[architecture as usize]) else { continue };
         match watch {
             Watch::Discard if matches!(row.1, Theme::Owner | Theme::SetId | Theme::Node) => {
-                body.extend(ask(row, number, answer(Answer::Done), true));
+                let when = supervise::wanted(Scope::Light, row, false, false).unwrap_or(row.2);
+                body.extend(ask(number, answer(Answer::Done), when));
             }
-            Watch::Supervise { scope, by_path } if supervise::wants(scope, row, by_path) => {
-                body.extend(ask(row, number, NOTIFY, scope != Scope::Full));
+            Watch::Supervise { scope, by_path, strict } => {
+                if let Some(when) = supervise::wanted(scope, row, by_path, strict) {
+                    body.extend(ask(number, NOTIFY, when));
+                }
             }
             _ => {}
         }
@@ -258,14 +261,15 @@ mod tests {
 
     #[test]
     fn what_a_supervisor_answers_on_each_architecture() {
-        let filter = |scope, by_path| {
+        let filter = |scope, by_path, strict| {
             let mut filter = Vec::new();
-            every(&mut filter, Watch::Supervise { scope, by_path });
+            every(&mut filter, Watch::Supervise { scope, by_path, strict });
             filter
         };
-        let full = filter(Scope::Full, false);
-        let light = filter(Scope::Light, false);
-        let by_path = filter(Scope::Full, true);
+        let full = filter(Scope::Full, false, false);
+        let light = filter(Scope::Light, false, false);
+        let by_path = filter(Scope::Full, true, false);
+        let strict = filter(Scope::Full, false, true);
         let creat = u64::from(libc::O_CREAT.cast_unsigned());
         for (architecture, chown, mknodat, openat, rename, fsync) in [
             (X86_64, 260, 259, 257, 264, 74),
@@ -278,16 +282,26 @@ mod tests {
             assert_eq!(third(&light, architecture, mknodat, u64::from(libc::S_IFBLK)), NOTIFY);
             assert_eq!(third(&light, architecture, mknodat, u64::from(libc::S_IFIFO)), ALLOW);
             assert_eq!(third(&full, architecture, openat, creat | 1), NOTIFY);
-            assert_eq!(third(&full, architecture, openat, 1), ALLOW);
+            assert_eq!(third(&full, architecture, openat, 0), ALLOW);
+            assert_eq!(third(&full, architecture, openat, 1), NOTIFY);
+            assert_eq!(third(&strict, architecture, openat, 0), NOTIFY);
+            assert_eq!(verdict(&strict, architecture, rename, 0), NOTIFY);
+            assert_eq!(verdict(&full, architecture, 439, 0), ALLOW);
+            assert_eq!(verdict(&strict, architecture, 439, 0), NOTIFY);
             assert_eq!(verdict(&full, architecture, rename, 0), ALLOW);
             assert_eq!(verdict(&by_path, architecture, rename, 0), NOTIFY);
             assert_eq!(verdict(&full, architecture, fsync, 0), ERRNO);
+        }
+        for filter in [&full, &light] {
+            assert_eq!(verdict(filter, I386, 102, 1), NOTIFY);
+            assert_eq!(verdict(filter, I386, 102, 3), ALLOW);
         }
         let mut discard = Vec::new();
         every(&mut discard, Watch::Discard);
         assert_eq!(verdict(&discard, X86_64, 105, 0), ERRNO);
         assert_eq!(third(&discard, X86_64, 259, u64::from(libc::S_IFCHR)), ERRNO);
         assert_eq!(verdict(&discard, X86_64, 102, 0), ALLOW);
+        assert_eq!(verdict(&discard, I386, 102, 1), answer(Answer::Absent));
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn listen(watch: Watch, scope: Scope, user: &User, helper: &UnixStream) -> Resul
         rustix::process::setrlimit(Resource::Rss, Rlimit { current, ..limit })
             .map_err(Failure::setup("set a limit"))?;
     }
-    let listener = supervise::install_listener(&filter::program(watch))
+    let listener = supervise::install_listener(&filter::program(watch.beginning_as(user.uid)))
         .map_err(|error| Failure::NoListener { errno: wire::errno_of(&error) })?;
     let user = (user.uid, user.gid, user.groups.clone());
     let word = Word::Listening { pid: 1, fd: listener.as_raw_fd(), user };

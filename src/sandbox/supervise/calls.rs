@@ -1,6 +1,8 @@
 //! The system calls that a supervisor answers, by their numbers on each architecture. A program's
 //! architecture is its own, not the machine's: a step on x86-64 may run programs for i386.
 
+use super::owners::Scope;
+
 /// A system call, whatever its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sandbox) enum Op {
@@ -93,6 +95,35 @@ pub(in crate::sandbox) enum Op {
     Getrlimit,
     OldGetrlimit,
     Prlimit64,
+    Access,
+    Faccessat,
+    Faccessat2,
+    Chdir,
+    Fchdir,
+    Readlink,
+    Readlinkat,
+    Unlink,
+    Rmdir,
+    Unlinkat,
+    Chmod,
+    Fchmod,
+    Fchmodat,
+    Fchmodat2,
+    Truncate,
+    Truncate64,
+    Utime,
+    Utimes,
+    Futimesat,
+    Utimensat,
+    UtimensatTime64,
+    Statfs,
+    Statfs64,
+    InotifyAddWatch,
+    Bind,
+    Socketcall,
+    Unshare,
+    Clone,
+    Setns,
 }
 
 /// When a filter asks about a call: always, or by one of its arguments.
@@ -101,8 +132,8 @@ pub(in crate::sandbox) enum When {
     Always,
     /// The argument of this position has one of these bits.
     Bits(u8, u32),
-    /// The argument of this position is this.
-    Is(u8, u32),
+    /// The argument of this position is one of these.
+    Is(u8, &'static [u32]),
     /// The mode at this position is that of a device node.
     Device(u8),
 }
@@ -116,7 +147,12 @@ pub(in crate::sandbox) enum Theme {
     SetXattr,
     Node,
     Create,
+    Write,
     Move,
+    /// What a process may that believes to be somebody else than root; root may all of it.
+    Access,
+    /// A socket of which only memory tells the family.
+    Socket,
     SetId,
     GetId,
     Exec,
@@ -135,8 +171,14 @@ const CREATES: u32 = libc::O_CREAT.cast_unsigned();
 /// `O_CREAT`, and the one bit of `O_TMPFILE` that no other flag has.
 pub(super) const MAKES: u32 =
     CREATES | (libc::O_TMPFILE.cast_unsigned() & !libc::O_DIRECTORY.cast_unsigned());
-const RSS: u32 = 5;
-const KEEPCAPS: u32 = 8;
+/// What opens a file to be written.
+pub(super) const WRITES: u32 =
+    libc::O_WRONLY.cast_unsigned() | libc::O_RDWR.cast_unsigned() | libc::O_TRUNC.cast_unsigned();
+const RSS: &[u32] = &[5];
+const KEEPCAPS: &[u32] = &[8];
+/// `socket` and `bind` among the calls of `socketcall`.
+const MEMORY: &[u32] = &[1, 2];
+const NEWNS: u32 = 0x0002_0000;
 
 use When::{Always, Bits, Is};
 
@@ -232,6 +274,35 @@ pub(in crate::sandbox) const CALLS: &[Row] = &[
     Row(Op::Getrlimit, Theme::Limit, Is(0, RSS), [97, 191, 163]),
     Row(Op::OldGetrlimit, Theme::Limit, Is(0, RSS), [-1, 76, -1]),
     Row(Op::Prlimit64, Theme::Limit, Is(1, RSS), [302, 340, 261]),
+    Row(Op::Bind, Theme::Create, Always, [49, 361, 200]),
+    Row(Op::Socketcall, Theme::Socket, Is(0, MEMORY), [-1, 102, -1]),
+    Row(Op::Unshare, Theme::Exec, Bits(0, NEWNS), [272, 310, 97]),
+    Row(Op::Clone, Theme::Exec, Bits(0, NEWNS), [56, 120, 220]),
+    Row(Op::Setns, Theme::Exec, Always, [308, 346, 268]),
+    Row(Op::Truncate, Theme::Write, Always, [76, 92, 45]),
+    Row(Op::Truncate64, Theme::Write, Always, [-1, 193, -1]),
+    Row(Op::Access, Theme::Access, Always, [21, 33, -1]),
+    Row(Op::Faccessat, Theme::Access, Always, [269, 307, 48]),
+    Row(Op::Faccessat2, Theme::Access, Always, [439, 439, 439]),
+    Row(Op::Chdir, Theme::Access, Always, [80, 12, 49]),
+    Row(Op::Fchdir, Theme::Access, Always, [81, 133, 50]),
+    Row(Op::Readlink, Theme::Access, Always, [89, 85, -1]),
+    Row(Op::Readlinkat, Theme::Access, Always, [267, 305, 78]),
+    Row(Op::Unlink, Theme::Access, Always, [87, 10, -1]),
+    Row(Op::Rmdir, Theme::Access, Always, [84, 40, -1]),
+    Row(Op::Unlinkat, Theme::Access, Always, [263, 301, 35]),
+    Row(Op::Chmod, Theme::Access, Always, [90, 15, -1]),
+    Row(Op::Fchmod, Theme::Access, Always, [91, 94, 52]),
+    Row(Op::Fchmodat, Theme::Access, Always, [268, 306, 53]),
+    Row(Op::Fchmodat2, Theme::Access, Always, [452, 452, 452]),
+    Row(Op::Utime, Theme::Access, Always, [132, 30, -1]),
+    Row(Op::Utimes, Theme::Access, Always, [235, 271, -1]),
+    Row(Op::Futimesat, Theme::Access, Always, [261, 299, -1]),
+    Row(Op::Utimensat, Theme::Access, Always, [280, 320, 88]),
+    Row(Op::UtimensatTime64, Theme::Access, Always, [-1, 412, -1]),
+    Row(Op::Statfs, Theme::Access, Always, [137, 99, 43]),
+    Row(Op::Statfs64, Theme::Access, Always, [-1, 268, -1]),
+    Row(Op::InotifyAddWatch, Theme::Access, Always, [254, 292, 27]),
 ];
 
 /// A program's architecture.
@@ -257,4 +328,32 @@ impl Arch {
 /// Returns the call that has a number.
 pub(super) fn find(arch: Arch, number: i32) -> Option<&'static Row> {
     CALLS.iter().find(|row| row.3[arch as usize] == number)
+}
+
+/// Tells when a scope wants a call answered. `by_path` is where owners of files are known by path;
+/// `strict`, where the step begins as another than root.
+pub(in crate::sandbox) fn wanted(
+    scope: Scope,
+    row: &Row,
+    by_path: bool,
+    strict: bool,
+) -> Option<When> {
+    let wanted = match (scope, row.1) {
+        (_, Theme::Node | Theme::SetXattr | Theme::Socket) | (Scope::Nodes, Theme::Stat) => true,
+        (Scope::Light, _) => false,
+        (Scope::Nodes, Theme::Create) => by_path,
+        (Scope::Nodes, Theme::Exec) => !matches!(row.0, Op::Execve | Op::Execveat),
+        (_, Theme::Move) => by_path || strict,
+        (Scope::Nodes, _) => false,
+        (Scope::Full, Theme::Access) => strict,
+        (Scope::Full, _) => true,
+    };
+    let when = match (row.0, row.2) {
+        (Op::Mknod, _) if scope != Scope::Full => When::Device(1),
+        (Op::Mknodat, _) if scope != Scope::Full => When::Device(2),
+        (Op::Open | Op::Openat, _) if strict => When::Always,
+        (Op::Open | Op::Openat, Bits(at, bits)) if scope == Scope::Full => Bits(at, bits | WRITES),
+        (_, when) => when,
+    };
+    wanted.then_some(when)
 }

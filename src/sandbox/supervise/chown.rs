@@ -75,7 +75,7 @@ fn is_done(
     let has_more = is_file && (mode & (libc::S_ISUID | libc::S_ISGID) != 0)
         || record.capability.as_ref().is_some_and(|bytes| !bytes.is_empty());
     // Spares overlay the copy of each file of a `chown -R` that changes nothing.
-    let in_tree = status.stx_mnt_id == call.step.view().mount;
+    let in_tree = status.stx_mnt_id == call.view.mount;
     Ok(in_tree && !has_more && stays(uid, own_uid) && stays(gid, own_gid))
 }
 

@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::calls::{MAKES, Op};
+use super::calls::{MAKES, Op, WRITES};
 use super::credentials::Credentials;
 use super::kernel::{self, Answer};
 use super::layout::decode_device;
 use super::owners::Scope;
 use super::step::{Call, Handled};
-use super::tracee::{At, Errno, Place, errno, id, look_at};
+use super::tracee::{At, Errno, Place, errno, id, look_at, number};
+use super::write;
 use crate::rootfs::{DeviceKind, Record};
 
 /// What is to be made.
@@ -24,11 +25,17 @@ enum Thing {
     Node(u32, u64),
     /// Flags and mode.
     File(u64, u32),
+    /// The process's descriptor of a socket, and the address that it is to get.
+    Socket(i32, Vec<u8>),
 }
 
 pub(super) fn create(call: &Call<'_>) -> Handled {
+    if call.op == Op::Bind {
+        return name_socket(call);
+    }
     let a = call.arguments;
     let named = |dir: u64, path: u64| At::dir(dir, path, false);
+    let mut resolve = 0;
     let (at, thing) = match call.op {
         Op::Mkdir => (At::path(a[0], false), Thing::Folder(id(a[1]))),
         Op::Mkdirat => (named(a[0], a[1]), Thing::Folder(id(a[2]))),
@@ -42,11 +49,25 @@ pub(super) fn create(call: &Call<'_>) -> Handled {
             let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
             (At::path(a[0], true), Thing::File(u64::from(flags.cast_unsigned()), id(a[1])))
         }
-        _ => match open_how(call)? {
-            Some((at, flags, mode)) => (at, Thing::File(flags, mode)),
-            None => return Ok(Answer::Continue),
-        },
+        _ => {
+            let how = open_how(call)?;
+            resolve = how.resolve;
+            (At::dir(a[0], a[1], true), Thing::File(how.flags, how.mode))
+        }
     };
+    let place = |at: At| place_within(call, at, resolve);
+    if let Thing::File(flags, _) = thing
+        && flags & u64::from(WRITES) != 0
+        && write::is_of_interest(call)
+        && let Ok(place) = place(at)
+    {
+        write::prepare(call, &place);
+    }
+    if let Thing::File(flags, _) = thing
+        && flags & u64::from(MAKES) == 0
+    {
+        return Ok(Answer::Continue);
+    }
     if let Thing::Node(mode, _) = thing
         && is_device(mode)
     {
@@ -57,23 +78,32 @@ pub(super) fn create(call: &Call<'_>) -> Handled {
         if call.other().is_some_and(|who| !who.capable) {
             return Err(libc::EPERM);
         }
-        let place = call.place(at)?;
+        let place = place(at)?;
         return make(call, &place, &thing, call.other().as_ref(), true);
     }
-    if call.step.scope() == Scope::Light {
+    if call.step.scope() == Scope::Light || !may_need_record(call) {
         return Ok(Answer::Continue);
     }
+    let Ok(place) = place(at) else { return Ok(Answer::Continue) };
+    make_if_needed(call, &place, &thing)
+}
+
+/// Tells whether something new may need a record.
+fn may_need_record(call: &Call<'_>) -> bool {
+    let ownership = call.ownership();
+    let is_others = || call.other().is_some_and(|who| !who.makes_roots_files());
+    ownership.has_groups() || ownership.goes_by_path() || is_others()
+}
+
+/// Makes something that needs a record, and leaves the rest to the kernel.
+fn make_if_needed(call: &Call<'_>, place: &Place, thing: &Thing) -> Handled {
     let other = call.other().filter(|who| !who.makes_roots_files());
     let may_inherit = call.ownership().has_groups();
-    if other.is_none() && !may_inherit && !call.ownership().goes_by_path() {
-        return Ok(Answer::Continue);
-    }
-    let Ok(place) = call.place(at) else { return Ok(Answer::Continue) };
     let has_known_name = place.name().is_some_and(|name| call.ownership().is_known_name(name));
-    if other.is_none() && !has_known_name && !(may_inherit && is_set_gid(&thing, &place)) {
+    if other.is_none() && !has_known_name && !(may_inherit && is_set_gid(thing, place)) {
         return Ok(Answer::Continue);
     }
-    make(call, &place, &thing, other.as_ref(), has_known_name)
+    make(call, place, thing, other.as_ref(), has_known_name)
 }
 
 /// Tells whether something is to be made in a set-gid folder.
@@ -98,17 +128,71 @@ fn is_device(mode: u32) -> bool {
     matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK)
 }
 
-/// Reads what `openat2` asks for; `None` where that is the kernel's alone.
-fn open_how(call: &Call<'_>) -> Result<Option<(At, u64, u32)>, Errno> {
-    let a = call.arguments;
-    let how = call.tracee.bytes(a[2], 24)?;
+/// What `openat2` asks for.
+pub(super) struct How {
+    pub(super) flags: u64,
+    pub(super) mode: u32,
+    pub(super) resolve: u64,
+}
+
+pub(super) fn open_how(call: &Call<'_>) -> Result<How, Errno> {
+    let how = call.tracee.bytes(call.arguments[2], 24)?;
     let long = |at: usize| how[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
-    let (flags, mode, resolve) = (long(0), long(8), long(16));
-    // Restricted ways through the tree are rare, and nobody takes them to make files as another.
-    if flags & u64::from(MAKES) == 0 || resolve != 0 {
-        return Ok(None);
+    Ok(How { flags: long(0), mode: id(long(8)), resolve: long(16) })
+}
+
+/// The place that a call names within what `openat2` restricts it to.
+pub(super) fn place_within(call: &Call<'_>, at: At, resolve: u64) -> Result<Place, Errno> {
+    if resolve == 0 {
+        return call.place(at);
     }
-    Ok(Some((At::dir(a[0], a[1], true), flags, id(mode))))
+    let path = call.tracee.text(at.path.unwrap_or(0))?;
+    Ok(call.tracee.place_of(at, path.clone())?.restricted(call.tracee, at, &path, resolve))
+}
+
+/// The longest address of a socket with a path, `struct sockaddr_un`.
+const ADDRESS: u64 = 110;
+
+/// Returns the path that `bind` gives a socket, where that is what it does, and the whole address.
+pub(super) fn socket_path(call: &Call<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+    let [_, address, length, ..] = call.arguments;
+    let length = u64::from(id(length));
+    if !(3..=ADDRESS).contains(&length) {
+        return None;
+    }
+    let address = call.tracee.bytes(address, usize::try_from(length).ok()?).ok()?;
+    let family = u16::from_ne_bytes([address[0], address[1]]);
+    let path = address[2..].split(|byte| *byte == 0).next()?.to_vec();
+    (i32::from(family) == libc::AF_UNIX && !path.is_empty()).then_some((path, address))
+}
+
+/// A socket that gets a name in the tree.
+fn name_socket(call: &Call<'_>) -> Handled {
+    if call.step.scope() == Scope::Light || !may_need_record(call) {
+        return Ok(Answer::Continue);
+    }
+    let Some((path, address)) = socket_path(call) else { return Ok(Answer::Continue) };
+    let place = call.tracee.place_of(At::path(0, false), path)?;
+    make_if_needed(call, &place, &Thing::Socket(number(call.arguments[0]), address))
+}
+
+/// Gives a process's socket its address as the process would itself: the socket goes on telling the
+/// path as it was named, from the folder that the process is in.
+fn bind(call: &Call<'_>, socket: i32, address: &[u8], umask: u32) -> Result<(), Errno> {
+    let raw = rustix::io::Errno::raw_os_error;
+    let process = rustix::process::Pid::from_raw(call.tracee.process()?).ok_or(libc::ESRCH)?;
+    let process = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty());
+    let flags = rustix::process::PidfdGetfdFlags::empty();
+    let socket = rustix::process::pidfd_getfd(process.map_err(raw)?, socket, flags).map_err(raw)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = call.tracee.place_of(At::WORKING_FOLDER, Vec::new())?.open()?;
+    let proc = rustix::fs::open(".", flags, Mode::empty()).map_err(raw)?;
+    rustix::process::fchdir(&folder).map_err(raw)?;
+    rustix::process::umask(Mode::from_raw_mode(umask));
+    let bound = kernel::bind(socket.as_fd(), address);
+    rustix::process::umask(Mode::empty());
+    rustix::process::fchdir(&proc).map_err(raw)?;
+    bound.map_err(|error| errno(&error))
 }
 
 /// Makes it and remembers whose it is. `must` where it needs a record even as root's own.
@@ -150,6 +234,7 @@ fn make(
         Thing::Folder(mode) => {
             rustix::fs::mkdirat(&folder, &*name, masked(*mode)).map_err(raw)?;
         }
+        Thing::Socket(socket, address) => bind(call, *socket, address, umask)?,
         Thing::Symlink(target) => {
             rustix::fs::symlinkat(&**target, &folder, &*name).map_err(raw)?;
         }

@@ -148,6 +148,11 @@ impl Credentials {
         self.group.files == gid || self.group.effective == gid || self.groups.contains(&gid)
     }
 
+    /// Tells whether the kernel would ask whose a file is before the process gets at it.
+    pub(super) fn is_restricted(&self) -> bool {
+        !self.capable || (self.user.effective == 0 && self.user.files != 0)
+    }
+
     /// Tells whether new files of its are root's own.
     pub(super) fn makes_roots_files(&self) -> bool {
         self.user.files == 0 && self.group.files == 0

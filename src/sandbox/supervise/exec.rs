@@ -12,7 +12,7 @@ use super::step::{Call, Handled};
 use super::tracee::{At, look_at};
 
 pub(super) fn execute(call: &Call<'_>) -> Handled {
-    if call.op == Op::Chroot {
+    if matches!(call.op, Op::Chroot | Op::Unshare | Op::Clone | Op::Setns) {
         call.step.chroots.store(true, Ordering::Release);
         return Ok(Answer::Continue);
     }

@@ -302,3 +302,20 @@ pub(super) fn handle_of(dir: i32, path: &CStr, flags: i32) -> Option<Vec<u8>> {
     let length = usize::try_from(handle.length).ok()?;
     (result == 0).then(|| handle.bytes.get(..length).map(<[u8]>::to_vec)).flatten()
 }
+
+/// Makes a socket, of the kind and with the flags that a process asked for.
+pub(super) fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: it takes numbers.
+    let fd = check(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) })?;
+    // SAFETY: the kernel has just made it, for us.
+    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
+}
+
+/// Gives a socket the address that a process named.
+pub(super) fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
+    let length =
+        libc::socklen_t::try_from(address.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel copies as many bytes as are told, which are there.
+    check(unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length) })?;
+    Ok(())
+}

@@ -9,13 +9,13 @@ use std::sync::{Barrier, Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
 
-use super::calls::{self, Arch, Op, Row, Theme};
+use super::calls::{self, Arch, Op, Theme};
 use super::credentials::Credentials;
 use super::kernel::{self, Answer, Receiver};
-use super::owners::{Ownership, Scope};
+use super::owners::{Ownership, View, below};
 use super::step::{Call, Handled, Step};
 use super::tracee::look_at;
-use super::{chown, create, exec, ids, moves, stat, xattr};
+use super::{access, chown, create, exec, ids, moves, socket, stat, write, xattr};
 
 /// How many threads answer.
 const THREADS: usize = 4;
@@ -75,13 +75,23 @@ pub(in crate::sandbox) fn supervise(
     result
 }
 
-/// Moves this thread to where the step is, with the build's `/proc` as its folder. Returns the
+/// Moves this thread to the step's mounts and network, with the build's `/proc` as its folder. Returns the
 /// step's root.
 fn enter(pid: i32) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
     let path = format!("/proc/{pid}/ns/mnt");
     let mounts = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let network = |pid: &str| {
+        let path = format!("/proc/{pid}/ns/net");
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    };
+    let (own, network) = (network("self")?, network(&pid.to_string())?);
+    if look_at(&own).map(|it| it.stx_ino) != look_at(&network).map(|it| it.stx_ino) {
+        // For the sockets that the supervisor makes for a step.
+        let kind = Some(LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(network.as_fd(), kind)?;
+    }
     kernel::leave_shared_folders()?;
     let mount = Some(LinkNameSpaceType::Mount);
     rustix::thread::move_into_link_name_space(mounts.as_fd(), mount)?;
@@ -188,22 +198,39 @@ fn answer_all(step: &Step<'_>, turn: &Turn, more: &(dyn Fn() + Sync)) -> io::Res
 }
 
 fn answer(call: &Call<'_>, theme: Theme) -> Answer {
-    let handle = || match theme {
-        Theme::Owner => chown::chown(call),
-        Theme::Stat => stat::stat(call),
-        Theme::Xattr | Theme::SetXattr => xattr::xattr(call),
-        Theme::Node | Theme::Create => create::create(call),
-        Theme::Move => {
-            moves::relocate(call);
-            Ok(Answer::Continue)
+    let handle = |call: &Call<'_>| {
+        if matches!(call.op, Op::Execve | Op::Execveat) {
+            call.begin()?;
         }
-        Theme::SetId => ids::set(call),
-        Theme::GetId => ids::get(call),
-        Theme::Exec => exec::execute(call),
-        Theme::Limit => ids::limit(call),
+        access::check(call)?;
+        match theme {
+            Theme::Owner => chown::chown(call),
+            Theme::Stat => stat::stat(call),
+            Theme::Xattr | Theme::SetXattr => xattr::xattr(call),
+            Theme::Node | Theme::Create => create::create(call),
+            Theme::Write => {
+                write::truncate(call);
+                Ok(Answer::Continue)
+            }
+            Theme::Move => {
+                moves::relocate(call);
+                Ok(Answer::Continue)
+            }
+            Theme::Access => access::act(call),
+            Theme::Socket => socket::call(call),
+            Theme::SetId => ids::set(call),
+            Theme::GetId => ids::get(call),
+            Theme::Exec => exec::execute(call),
+            Theme::Limit => ids::limit(call),
+        }
     };
     let handle = || -> Handled {
-        if call.step.chroots.load(Ordering::Acquire) { in_its_root(call, handle) } else { handle() }
+        // A descriptor is found without a root, and may be of a file outside of the process's own.
+        if call.step.chroots.load(Ordering::Acquire) && !call.is_by_descriptor() {
+            in_its_root(call, handle)
+        } else {
+            handle(call)
+        }
     };
     // A call without an answer would wait forever.
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(handle));
@@ -211,16 +238,26 @@ fn answer(call: &Call<'_>, theme: Theme) -> Answer {
 }
 
 /// Handles a call with the process's own root as this thread's, where it has another than the step.
-fn in_its_root(call: &Call<'_>, handle: impl Fn() -> Handled) -> Handled {
+fn in_its_root(call: &Call<'_>, handle: impl Fn(&Call<'_>) -> Handled) -> Handled {
     let raw = |error: rustix::io::Errno| error.raw_os_error();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let path = format!("{}/root", call.tracee.pid);
-    let Ok(root) = rustix::fs::openat(CWD, path, flags, Mode::empty()) else {
+    let Ok(root) = rustix::fs::openat(CWD, &path, flags, Mode::empty()) else {
         return Ok(Answer::Continue);
     };
-    if call.step.is_root(&look_at(&root)?) {
-        return handle();
+    let status = look_at(&root)?;
+    if call.step.is_root(&status) {
+        return handle(call);
     }
+    // In a mount namespace of its own the tree is another mount.
+    let within = if call.step.is_root_folder(&status) {
+        Vec::new()
+    } else {
+        let path = rustix::fs::readlinkat(CWD, &path, Vec::new()).map_err(raw)?;
+        below(call.view, path.as_bytes()).unwrap_or_default()
+    };
+    let mount = if within.is_empty() { status.stx_mnt_id } else { call.view.mount };
+    let call = &Call { view: View { within: &within, mount, ..call.view }, ..*call };
     let proc = rustix::fs::open(".", flags, Mode::empty()).map_err(raw)?;
     let switch = |to: &OwnedFd| -> Result<(), i32> {
         rustix::process::fchdir(to).map_err(raw)?;
@@ -228,20 +265,7 @@ fn in_its_root(call: &Call<'_>, handle: impl Fn() -> Handled) -> Handled {
         rustix::process::fchdir(&proc).map_err(raw)
     };
     switch(&root)?;
-    let result = handle();
+    let result = handle(call);
     switch(&call.step.root)?;
     result
-}
-
-/// Tells whether a scope wants a call answered; `by_path` where owners of files are known by path.
-pub(in crate::sandbox) fn wants(scope: Scope, row: &Row, by_path: bool) -> bool {
-    match scope {
-        Scope::Light => matches!(row.1, Theme::Node | Theme::SetXattr),
-        Scope::Nodes => match row.1 {
-            Theme::Node | Theme::SetXattr | Theme::Stat => true,
-            Theme::Create | Theme::Move => by_path,
-            _ => row.0 == Op::Chroot,
-        },
-        Scope::Full => row.1 != Theme::Move || by_path,
-    }
 }

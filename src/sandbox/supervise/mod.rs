@@ -7,10 +7,14 @@
 //! who the process believes to be (`credentials`, `step`). What needs no other answer than the
 //! kernel's is given back to it.
 //!
-//! Not imitated: the kernel's own checks of permissions, which see root everywhere; `Uid:` in
-//! `/proc/PID/status`; the ids that sockets and `inotify` tell; owners of sockets in the tree; the
-//! kind of a device node in a folder's listing; that writing to a file takes its capabilities.
+//! A process that believes to be another than root may do what such a one may (`access`), as far as
+//! its calls are stopped: all of them in a step that begins as another user; in one that begins as
+//! root those that root's are stopped for, too, but not mere reading.
+//!
+//! Not imitated: `Uid:` in `/proc/PID/status`; the ids that sockets and `inotify` tell; the kind of a
+//! device node in a folder's listing; who may signal whom.
 
+mod access;
 mod calls;
 mod chown;
 mod create;
@@ -23,14 +27,16 @@ mod listener;
 mod moves;
 mod owners;
 mod parents;
+mod socket;
 mod stat;
 mod step;
 mod tracee;
+mod write;
 mod xattr;
 
-pub(super) use calls::{Arch, CALLS, Op, Row, Theme, When};
+pub(super) use calls::{Arch, CALLS, Theme, When, wanted};
 pub(super) use kernel::install_listener;
-pub(super) use listener::{Supervised, supervise, wants};
+pub(super) use listener::{Supervised, supervise};
 pub use owners::{Ownership, Scope};
 pub(super) use step::mark;
 
@@ -58,7 +64,21 @@ pub(super) enum Watch {
         scope: Scope,
         /// Owners of some files are known by path alone.
         by_path: bool,
+        /// The step begins as another than root, and must not do all that root may.
+        strict: bool,
     },
+}
+
+impl Watch {
+    /// The same for a step that begins as a user.
+    pub(super) fn beginning_as(self, user: u32) -> Watch {
+        match self {
+            Watch::Supervise { scope, by_path, .. } => {
+                Watch::Supervise { scope, by_path, strict: scope == Scope::Full && user != 0 }
+            }
+            other => other,
+        }
+    }
 }
 
 impl Owners<'_> {
@@ -67,7 +87,8 @@ impl Owners<'_> {
             Owners::Tree => Watch::Nothing,
             Owners::Nobody => Watch::Discard,
             Owners::Kept(ownership) => {
-                Watch::Supervise { scope: ownership.scope(), by_path: ownership.goes_by_path() }
+                let (scope, by_path) = (ownership.scope(), ownership.goes_by_path());
+                Watch::Supervise { scope, by_path, strict: false }
             }
         }
     }

@@ -47,12 +47,12 @@ fn settle(call: &Call<'_>, from: &Place, to: &Place) {
     }
     let Ok(fd) = from.open() else { return };
     let Ok(status) = look_at(&fd) else { return };
-    if status.stx_mnt_id != call.step.view().mount
-        || ownership.of_inode(&status, Some(fd.as_fd())).is_some()
+    if status.stx_mnt_id != call.view.mount
+        || ownership.of_inode(call.view, &status, Some(fd.as_fd())).is_some()
     {
         return;
     }
-    let record = ownership.of_fd(call.step.view(), fd.as_fd(), &status);
+    let record = ownership.of_fd(call.view, fd.as_fd(), &status);
     if record.is_none() && !known(to) {
         return;
     }
@@ -64,7 +64,7 @@ fn settle(call: &Call<'_>, from: &Place, to: &Place) {
         (record, _) => record.unwrap_or_default(),
     };
     // A folder of a layer below can't be moved, so that this copies nothing large.
-    if call.still_waits().is_ok() && copy_up(call.step.view(), fd.as_fd(), &status).is_ok() {
+    if call.still_waits().is_ok() && copy_up(call.view, fd.as_fd(), &status).is_ok() {
         call.remember(fd.as_fd(), Some(Record::default()), &record).ok();
     }
 }

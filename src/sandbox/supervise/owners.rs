@@ -14,7 +14,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::kernel::{self, Status};
 use super::parents::Parents;
@@ -73,6 +74,45 @@ fn birth_of(status: &Status) -> Option<Identity> {
 struct Entry {
     record: Record,
     identity: Identity,
+    /// What was in it when it was last opened to be written: a change takes its capabilities.
+    opened: Option<Content>,
+}
+
+/// What tells whether a file was written. A new time alone doesn't, which `touch` sets, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Content {
+    time: (i64, u32),
+    digest: [u8; 32],
+}
+
+fn time_of(status: &Status) -> (i64, u32) {
+    (status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec)
+}
+
+fn content_of(view: View<'_>, fd: BorrowedFd<'_>, status: &Status) -> io::Result<Content> {
+    let path = format!("{}/fd/{}", view.own, fd.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(Content { time: time_of(status), digest: hash.finalize().into() }),
+            length => hash.update(&piece[..length]),
+        }
+    }
+}
+
+impl Entry {
+    /// Tells whether the file's capabilities are to be gone, as far as its descriptor tells.
+    fn was_written(&self, view: View<'_>, fd: Option<BorrowedFd<'_>>, status: &Status) -> bool {
+        match (&self.opened, fd) {
+            (Some(opened), Some(fd)) if opened.time != time_of(status) => {
+                content_of(view, fd, status).is_ok_and(|now| now.digest != opened.digest)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// From where a file is looked at.
@@ -80,8 +120,10 @@ struct Entry {
 pub(super) struct View<'v> {
     /// What leads to this process's descriptors.
     pub(super) own: &'static str,
-    /// The tree's root.
+    /// Where the tree's root is, or the folder below it that is `within`.
     pub(super) root: &'v Path,
+    /// Which folder of the tree a process has for its root; empty for the tree's own root.
+    pub(super) within: &'v [u8],
     /// The mount that the tree is seen through.
     pub(super) mount: u64,
 }
@@ -219,9 +261,14 @@ impl Ownership {
     }
 
     /// Returns the record of an inode.
-    pub(super) fn of_inode(&self, status: &Status, fd: Option<BorrowedFd<'_>>) -> Option<Record> {
+    pub(super) fn of_inode(
+        &self,
+        view: View<'_>,
+        status: &Status,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Option<Record> {
         let key = key_of(status);
-        let stale = {
+        let entry = {
             let entries = self.entries();
             let entry = entries.get(&key)?;
             let same = match (&entry.identity, birth_of(status)) {
@@ -231,16 +278,26 @@ impl Ownership {
                 }),
                 _ => true,
             };
-            if same {
+            if same && entry.opened.is_none() {
                 return Some(entry.record.clone());
             }
-            entry.identity.clone()
+            (entry.clone(), same)
         };
-        let mut entries = self.entries_mut();
-        if entries.get(&key).is_some_and(|entry| entry.identity == stale) {
-            entries.remove(&key);
+        match entry {
+            (mut entry, true) => {
+                if entry.was_written(view, fd, status) {
+                    entry.record.capability = Some(Vec::new());
+                }
+                Some(entry.record)
+            }
+            (stale, false) => {
+                let mut entries = self.entries_mut();
+                if entries.get(&key).is_some_and(|entry| entry.identity == stale.identity) {
+                    entries.remove(&key);
+                }
+                None
+            }
         }
-        None
     }
 
     /// Returns the record of a file: its inode's, or that of its path. `path` is asked for only
@@ -253,7 +310,7 @@ impl Ownership {
         path: impl FnOnce() -> Option<Vec<u8>>,
     ) -> Option<Record> {
         if self.has_entries.load(Ordering::Acquire)
-            && let Some(record) = self.of_inode(status, fd)
+            && let Some(record) = self.of_inode(view, status, fd)
         {
             return Some(record);
         }
@@ -307,6 +364,28 @@ impl Ownership {
         known: Option<Record>,
         change: &Record,
     ) -> io::Result<()> {
+        self.keep(view, fd, known, change, false)
+    }
+
+    /// Remembers that a file with capabilities is about to be written, by somebody who may open it
+    /// and then not write. The same conditions hold.
+    pub(super) fn is_opened(
+        &self,
+        view: View<'_>,
+        fd: BorrowedFd<'_>,
+        known: Record,
+    ) -> io::Result<()> {
+        self.keep(view, fd, Some(known), &Record::default(), true)
+    }
+
+    fn keep(
+        &self,
+        view: View<'_>,
+        fd: BorrowedFd<'_>,
+        known: Option<Record>,
+        change: &Record,
+        is_opened: bool,
+    ) -> io::Result<()> {
         let status = look_at(fd).map_err(io::Error::from_raw_os_error)?;
         let mut record = match known {
             Some(known) => known,
@@ -329,7 +408,8 @@ impl Ownership {
             .unwrap_or(Identity::Unknown);
         let key = key_of(&status);
         let other = if is_folder { None } else { self.key_above(view, fd, &status) };
-        let entry = Entry { record, identity };
+        let opened = is_opened.then(|| content_of(view, fd, &status)).transpose()?;
+        let entry = Entry { record, identity, opened };
         let mut entries = self.entries_mut();
         if let Some(other) = other.filter(|other| *other != key) {
             entries.insert(other, entry.clone());
@@ -363,7 +443,7 @@ impl Ownership {
 
     /// The view of a thread of the build.
     fn outside(&self) -> View<'_> {
-        View { own: "/proc/self", root: &self.merged, mount: self.mount }
+        View { own: "/proc/self", root: &self.merged, within: b"", mount: self.mount }
     }
 }
 
@@ -382,7 +462,9 @@ pub(super) fn below(view: View<'_>, path: &[u8]) -> Option<Vec<u8>> {
     let root = view.root.as_os_str().as_bytes();
     let root = root.strip_suffix(b"/").unwrap_or(root);
     let rest = path.strip_prefix(root)?;
-    Some(if rest.is_empty() { Vec::new() } else { rest.strip_prefix(b"/")?.to_vec() })
+    let rest = if rest.is_empty() { rest } else { rest.strip_prefix(b"/")? };
+    let parts = [view.within, rest];
+    Some(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&b'/'))
 }
 
 impl Truth for Ownership {
@@ -400,7 +482,14 @@ impl Truth for Ownership {
         let flags = libc::AT_SYMLINK_NOFOLLOW;
         let status = kernel::statx(libc::AT_FDCWD, &text, flags, mask)?;
         let view = View { mount: status.stx_mnt_id, ..self.outside() };
-        Ok(self.of(view, &status, None, || Some(path.as_bytes().to_vec())))
+        let own = || Some(path.as_bytes().to_vec());
+        let record = self.of(view, &status, None, own);
+        if record.as_ref().and_then(|it| it.capability.as_ref()).is_none_or(Vec::is_empty) {
+            return Ok(record);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&file, flags, Mode::empty())?;
+        Ok(self.of(view, &status, Some(fd.as_fd()), own))
     }
 
     fn before(&self, path: &EntryPath) -> io::Result<Option<Record>> {

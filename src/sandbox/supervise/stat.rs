@@ -67,9 +67,9 @@ pub(super) fn stat(call: &Call<'_>) -> Handled {
 
 /// Finds what is remembered of a place, with as few calls as it takes.
 pub(super) fn record_at(call: &Call<'_>, place: &Place, status: &Status) -> Option<Record> {
-    let (ownership, view) = (call.ownership(), call.step.view());
+    let (ownership, view) = (call.ownership(), call.view);
     if !ownership.goes_by_path() {
-        return ownership.of_inode(status, None);
+        return ownership.of_inode(view, status, None);
     }
     let path = || {
         let nothing = match place.own_name() {

@@ -34,6 +34,8 @@ pub(super) struct Step<'s> {
     pub(super) root: OwnedFd,
     root_status: Status,
     table: RwLock<Vec<Credentials>>,
+    /// Whether the table's first entry is what starts the step, as root, and becomes its second.
+    starts: bool,
     /// Whether a process may be somebody else than root.
     others: AtomicBool,
     /// Whether a process may have another root.
@@ -50,15 +52,30 @@ impl<'s> Step<'s> {
         root: OwnedFd,
         first: Credentials,
     ) -> Result<Step<'s>, Errno> {
+        let starts = first.user.real != 0;
         let others = AtomicBool::new(first != Credentials::new(0, 0, first.groups.clone()));
-        let table = RwLock::new(vec![first]);
+        let table =
+            if starts { vec![Credentials::new(0, 0, Vec::new()), first] } else { vec![first] };
+        let table = RwLock::new(table);
         let root_status = look_at(&root)?;
         let (chroots, wants_more) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Step { ownership, listener, root, root_status, table, others, chroots, wants_more })
+        Ok(Step {
+            ownership,
+            listener,
+            root,
+            root_status,
+            table,
+            starts,
+            others,
+            chroots,
+            wants_more,
+        })
     }
 
+    /// What a thread sees from the step's root.
     pub(super) fn view(&self) -> View<'static> {
-        View { own: "self", root: Path::new("/"), mount: self.root_status.stx_mnt_id }
+        let mount = self.root_status.stx_mnt_id;
+        View { own: "self", root: Path::new("/"), within: b"", mount }
     }
 
     pub(super) fn scope(&self) -> Scope {
@@ -67,7 +84,12 @@ impl<'s> Step<'s> {
 
     /// Tells whether a root is the step's own.
     pub(super) fn is_root(&self, status: &Status) -> bool {
-        let id = |status: &Status| (status.stx_mnt_id, status.stx_ino);
+        status.stx_mnt_id == self.root_status.stx_mnt_id && self.is_root_folder(status)
+    }
+
+    /// Tells whether a root is the same folder as the step's own, if through another mount.
+    pub(super) fn is_root_folder(&self, status: &Status) -> bool {
+        let id = |it: &Status| (it.stx_dev_major, it.stx_dev_minor, it.stx_ino);
         id(status) == id(&self.root_status)
     }
 }
@@ -81,6 +103,8 @@ pub(super) struct Call<'c> {
     pub(super) op: Op,
     pub(super) id: u64,
     pub(super) arguments: [u64; 6],
+    /// What the answering thread sees from its root.
+    pub(super) view: View<'c>,
 }
 
 pub(super) type Handled = Result<Answer, Errno>;
@@ -88,7 +112,8 @@ pub(super) type Handled = Result<Answer, Errno>;
 impl<'c> Call<'c> {
     pub(super) fn new(step: &'c Step<'c>, notice: &Notice, arch: Arch, op: Op) -> Call<'c> {
         let tracee = Tracee { pid: notice.pid };
-        Call { step, tracee, arch, op, id: notice.id, arguments: notice.arguments }
+        let view = step.view();
+        Call { step, tracee, arch, op, id: notice.id, arguments: notice.arguments, view }
     }
 
     pub(super) fn ownership(&self) -> &'c Ownership {
@@ -115,6 +140,37 @@ impl<'c> Call<'c> {
         Some(self.credentials())
     }
 
+    /// Has the process that starts the step become whom the step begins as.
+    pub(super) fn begin(&self) -> Result<(), Errno> {
+        if self.step.starts && self.entry() == Ok(0) {
+            let table = self.step.table.read().unwrap_or_else(PoisonError::into_inner);
+            let first = table.get(1).cloned();
+            drop(table);
+            first.map_or(Ok(()), |first| self.become_other(first))?;
+        }
+        Ok(())
+    }
+
+    /// Who the process is, where the kernel would ask whose a file is before it gets at it.
+    pub(super) fn restricted(&self) -> Option<Credentials> {
+        self.other().filter(Credentials::is_restricted)
+    }
+
+    /// Tells whether a file is named by a descriptor alone.
+    pub(super) fn is_by_descriptor(&self) -> bool {
+        #[allow(clippy::enum_glob_use, reason = "a list of nothing else")]
+        use Op::*;
+        let is_empty = |flags: u64| flags & u64::from(libc::AT_EMPTY_PATH.cast_unsigned()) != 0;
+        match self.op {
+            Fstat | Fstat64 | Fchown | Fchown16 | Fsetxattr | Fgetxattr | Flistxattr
+            | Fremovexattr | Fchmod | Fchdir => true,
+            Newfstatat | Fstatat64 => is_empty(self.arguments[3]),
+            Statx => is_empty(self.arguments[2]),
+            Fchownat => is_empty(self.arguments[4]),
+            _ => false,
+        }
+    }
+
     fn entry(&self) -> Result<usize, Errno> {
         let (soft, _) = kernel::resident_limit(self.tracee.pid).map_err(|error| errno(&error))?;
         let entry = if soft >= MARK { soft - MARK } else { soft };
@@ -131,11 +187,16 @@ impl<'c> Call<'c> {
     pub(super) fn become_other(&self, credentials: Credentials) -> Result<(), Errno> {
         let entry = {
             let mut table = self.step.table.write().unwrap_or_else(PoisonError::into_inner);
-            table.iter().position(|known| *known == credentials).unwrap_or_else(|| {
-                self.step.others.store(true, Ordering::Release);
-                table.push(credentials);
-                table.len() - 1
-            })
+            let start = usize::from(self.step.starts);
+            let known = table.iter().skip(start).position(|known| *known == credentials);
+            known.map_or_else(
+                || {
+                    self.step.others.store(true, Ordering::Release);
+                    table.push(credentials);
+                    table.len() - 1
+                },
+                |at| at + start,
+            )
         };
         let (_, hard) = kernel::resident_limit(self.tracee.pid).map_err(|error| errno(&error))?;
         let soft = mark((hard != u64::MAX).then_some(hard), entry as u64);
@@ -150,13 +211,12 @@ impl<'c> Call<'c> {
         known: Option<Record>,
         record: &Record,
     ) -> Result<(), Errno> {
-        let view = self.step.view();
-        self.ownership().remember(view, fd, known, record).map_err(|error| errno(&error))
+        self.ownership().remember(self.view, fd, known, record).map_err(|error| errno(&error))
     }
 
     /// What is remembered of a file.
     pub(super) fn record_of(&self, fd: BorrowedFd<'_>, status: &Status) -> Record {
-        self.ownership().of_fd(self.step.view(), fd, status).unwrap_or_default()
+        self.ownership().of_fd(self.view, fd, status).unwrap_or_default()
     }
 
     /// The file's owner and group as the step sees them.

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::kernel::{self, Status};
 
@@ -37,6 +37,10 @@ pub(super) struct At {
 }
 
 impl At {
+    /// The folder that the process is in.
+    pub(super) const WORKING_FOLDER: At =
+        At { dir: libc::AT_FDCWD, path: None, follow: true, empty: true };
+
     pub(super) fn path(path: u64, follow: bool) -> At {
         At { dir: libc::AT_FDCWD, path: Some(path), follow, empty: false }
     }
@@ -72,7 +76,11 @@ pub(super) fn id(argument: u64) -> u32 {
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     path: Vec<u8>,
+    /// How much of the path only leads to where the process begins; none where that is its root.
+    head: usize,
     follow: bool,
+    /// What `openat2` restricts the rest of the path to.
+    resolve: ResolveFlags,
     /// The path leads through one of the process's descriptors and ends there.
     pub(super) is_fd: bool,
 }
@@ -84,10 +92,41 @@ impl Place {
 
     /// Opens it as a mere place.
     pub(super) fn open(&self) -> Result<OwnedFd, Errno> {
+        let raw = rustix::io::Errno::raw_os_error;
         let follow = if self.follow { OFlags::empty() } else { OFlags::NOFOLLOW };
         let flags = OFlags::PATH | OFlags::CLOEXEC | follow;
-        rustix::fs::openat(CWD, self.text()?, flags, Mode::empty())
-            .map_err(rustix::io::Errno::raw_os_error)
+        if self.resolve.is_empty() {
+            return rustix::fs::openat(CWD, self.text()?, flags, Mode::empty()).map_err(raw);
+        }
+        let (start, rest) = (self.start()?, self.rest());
+        rustix::fs::openat2(start, rest, flags, Mode::empty(), self.resolve).map_err(raw)
+    }
+
+    /// Opens where the path begins: the process's root, its folder, or one of its descriptors.
+    pub(super) fn start(&self) -> Result<OwnedFd, Errno> {
+        let head = if self.head == 0 { b"/" } else { &self.path[..self.head] };
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, head, flags, Mode::empty()).map_err(rustix::io::Errno::raw_os_error)
+    }
+
+    /// The path from there.
+    pub(super) fn rest(&self) -> &[u8] {
+        let rest = &self.path[self.head..];
+        if self.head == 0 { rest } else { rest.strip_prefix(b"/").unwrap_or(rest) }
+    }
+
+    /// The same, within what `openat2` restricts it to. `path` is what the process named.
+    pub(super) fn restricted(self, tracee: Tracee, at: At, path: &[u8], resolve: u64) -> Place {
+        // Whether the kernel has all of it cached already is no matter of where it leads.
+        let resolve = ResolveFlags::from_bits_retain(resolve) & !ResolveFlags::CACHED;
+        let base = tracee.base(at.dir);
+        let head = base.len();
+        Place { path: [base.as_bytes(), b"/", path].concat(), head, resolve, ..self }
+    }
+
+    /// Tells whether a final symlink is followed.
+    pub(super) fn follows(&self) -> bool {
+        self.follow
     }
 
     /// Looks at it.
@@ -97,6 +136,9 @@ impl Place {
 
     /// Looks at it for more than is usual, as flags and mask of `statx` say.
     pub(super) fn look_for(&self, flags: i32, mask: u32) -> Result<Status, Errno> {
+        if !self.resolve.is_empty() {
+            return look_at(self.open()?);
+        }
         let follow = if self.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
         kernel::statx(libc::AT_FDCWD, &self.text()?, flags | follow, mask | MASK)
             .map_err(|error| errno(&error))
@@ -131,7 +173,7 @@ impl Place {
         let start = end - name.as_bytes().len();
         let mut path = self.path[..start].to_vec();
         path.push(b'.');
-        Ok((Place { path, follow: true, is_fd: false }, name))
+        Ok((Place { path, follow: true, ..self.clone() }, name))
     }
 }
 
@@ -205,23 +247,37 @@ impl Tracee {
     }
 
     pub(super) fn place_of(self, at: At, path: Vec<u8>) -> Result<Place, Errno> {
-        let base = || match at.dir {
-            libc::AT_FDCWD => format!("{}/cwd", self.pid),
-            fd => format!("{}/fd/{fd}", self.pid),
-        };
+        let resolve = ResolveFlags::empty();
+        let place =
+            |path: Vec<u8>, head| Place { path, head, follow: at.follow, resolve, is_fd: false };
         if path.is_empty() {
             if !at.empty {
                 return Err(libc::ENOENT);
             }
             // The link is the kernel's own, and is to be followed; what it leads to is not.
-            return Ok(Place { path: base().into(), follow: true, is_fd: true });
+            let base = self.base(at.dir);
+            let head = base.len();
+            return Ok(Place { follow: true, is_fd: true, ..place(base.into(), head) });
         }
         if path.first() != Some(&b'/') {
-            let path = [base().as_bytes(), b"/", &path].concat();
-            return Ok(Place { path, follow: at.follow, is_fd: false });
+            let base = self.base(at.dir);
+            return Ok(place([base.as_bytes(), b"/", &path].concat(), base.len()));
         }
-        let path = self.own_folder(&path, at.follow).unwrap_or(path);
-        Ok(Place { path, follow: at.follow, is_fd: false })
+        Ok(match self.own_folder(&path, at.follow) {
+            Some(own) => {
+                let head = own.len();
+                place(own, head)
+            }
+            None => place(path, 0),
+        })
+    }
+
+    /// What leads to a folder that the process has open, or to its working folder.
+    fn base(self, dir: i32) -> String {
+        match dir {
+            libc::AT_FDCWD => format!("{}/cwd", self.pid),
+            fd => format!("{}/fd/{fd}", self.pid),
+        }
     }
 
     /// Translates paths that mean another file in each process.
@@ -243,6 +299,12 @@ impl Tracee {
             (whole || rest.first() == Some(&b'/'))
                 .then(|| [self.pid.to_string().as_bytes(), own.as_bytes(), rest].concat())
         })
+    }
+
+    /// Returns the number of the process that the thread belongs to.
+    pub(super) fn process(self) -> Result<i32, Errno> {
+        let text = self.status()?;
+        field(&text, "Tgid:").and_then(|text| text.parse().ok()).ok_or(libc::ESRCH)
     }
 
     /// Returns the process's umask.

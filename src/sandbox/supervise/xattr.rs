@@ -5,11 +5,11 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use super::calls::Op;
-use super::kernel::Answer;
+use super::kernel::{Answer, Status};
 use super::owners::{Scope, copy_up};
 use super::stat::record_at;
 use super::step::{Call, Handled};
-use super::tracee::{At, Errno, id, look_at};
+use super::tracee::{At, Errno, Place, id, look_at};
 use crate::rootfs::{Record, Truth};
 
 const CAPABILITY: &[u8] = b"security.capability";
@@ -81,8 +81,7 @@ pub(super) fn xattr(call: &Call<'_>) -> Handled {
     }
     if gets {
         let place = call.place(asked.at)?;
-        let known = record_at(call, &place, &place.look()?).and_then(|known| known.capability);
-        let value = known.filter(|bytes| !bytes.is_empty()).ok_or(libc::ENODATA)?;
+        let value = capability(call, &place, &place.look()?)?.ok_or(libc::ENODATA)?;
         return give(call, &asked, &value);
     }
     let (fd, known) = open(call, asked.at)?;
@@ -108,9 +107,21 @@ pub(super) fn xattr(call: &Call<'_>) -> Handled {
     };
     call.still_waits()?;
     let status = look_at(&fd)?;
-    copy_up(call.step.view(), fd.as_fd(), &status).map_err(|e| super::tracee::errno(&e))?;
+    copy_up(call.view, fd.as_fd(), &status).map_err(|e| super::tracee::errno(&e))?;
     call.remember(fd.as_fd(), None, &Record { capability: Some(value), ..Record::default() })?;
     Ok(Answer::Value(0))
+}
+
+/// Returns a file's capabilities, if it has any.
+fn capability(call: &Call<'_>, place: &Place, status: &Status) -> Result<Option<Vec<u8>>, Errno> {
+    let is_some = |record: &Record| record.capability.as_ref().is_some_and(|it| !it.is_empty());
+    if !record_at(call, place, status).as_ref().is_some_and(is_some) {
+        return Ok(None);
+    }
+    // Whether it has been written meanwhile, only the file itself tells.
+    let fd = place.open()?;
+    let record = call.record_of(fd.as_fd(), &look_at(&fd)?);
+    Ok(Some(record).filter(is_some).and_then(|record| record.capability))
 }
 
 /// Opens the file, and tells what capabilities are remembered of it.
@@ -154,8 +165,7 @@ fn list(call: &Call<'_>, asked: &Asked) -> Handled {
     }
     let Ok(place) = call.place(asked.at) else { return Ok(Answer::Continue) };
     let Ok(status) = place.look() else { return Ok(Answer::Continue) };
-    let known = record_at(call, &place, &status).and_then(|known| known.capability);
-    if known.is_none_or(|bytes| bytes.is_empty()) {
+    if capability(call, &place, &status)?.is_none() {
         return Ok(Answer::Continue);
     }
     let fd = place.open()?;
