@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::disk::{self, At};
 use crate::http;
-use crate::netlog::{self, Fetched, Netlog, Session};
+use crate::netlog::{self, Netlog, Session};
 use crate::oci::{Digest, Hasher};
 use crate::plan::{Act, CACHES, Layer, OsRelease, Ownership, RunAct};
 use crate::report::{Event, Stream, Task, Unit};
@@ -352,9 +352,6 @@ impl Stage<'_> {
         for refused in &record.refused {
             report.warning(&format!("{layer}/{step}: {} can't be recorded", refused.what));
         }
-        for trouble in &record.troubles {
-            report.warning(&format!("{layer}/{step}: {}: {}", trouble.url, trouble.what));
-        }
         if !record.unlisted.is_empty() {
             let urls = record.unlisted.iter().map(|one| format!("{} {}", one.method, one.url));
             let (layer, step) = (layer.to_owned(), step.to_owned());
@@ -390,16 +387,16 @@ impl Stage<'_> {
             to.push_str(path.rsplit('/').next().unwrap_or("download"));
         }
         if let Some(netlog) = self.netlog {
-            let Fetched { mut file, digest: actual, .. } =
-                netlog.fetch(&url, step, expected.as_ref())?;
-            return match expected {
-                Some(expected) if expected != actual => {
-                    Err(PlaceOrFetch::Pin { url, expected, actual })
+            let fetched = match netlog.fetch(&url, step, expected.as_ref()) {
+                Err(netlog::Error::Undeclared { expected, found, .. }) => {
+                    return Err(PlaceOrFetch::Pin { url, expected, actual: found });
                 }
-                _ => Ok(placer.write(Path::new(&to), attributes, |out| {
-                    file.as_mut().map_or(Ok(0), |file| io::copy(file, out)).map(|_| ())
-                })?),
+                other => other?,
             };
+            return Ok(placer.write(Path::new(&to), attributes, |out| match fetched.file {
+                Some(mut file) => io::copy(&mut file, out).map(|_| ()),
+                None => Ok(()),
+            })?);
         }
         let mut response = self.host.client.send(&http::Request::get(&url)?)?;
         if !response.status().is_success() {

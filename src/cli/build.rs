@@ -48,6 +48,10 @@ pub(crate) struct Args {
     /// kernels that let nobody keep them, with `--mode single`; the image has another digest then
     #[arg(long, value_name = "WHAT", default_value = "keep")]
     ownership: Ownership,
+    /// How steps reach the network: through the recorder, which keeps what they fetch, or as the
+    /// machine does
+    #[arg(long, value_name = "HOW", default_value = "host")]
+    network: Network,
     /// Open a shell in the tree of a step that fails
     #[arg(long, conflicts_with = "dry_run")]
     shell: bool,
@@ -62,6 +66,12 @@ pub(crate) struct Args {
 enum Ownership {
     Keep,
     Discard,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Network {
+    Recorded,
+    Host,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -82,7 +92,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             Ownership::Keep => ocibuild::plan::Ownership::Kept,
             Ownership::Discard => ocibuild::plan::Ownership::Discarded,
         },
-        network: ops::Network::Host,
+        network: match args.network {
+            Network::Recorded => ops::Network::Recorded,
+            Network::Host => ops::Network::Host,
+        },
         send: args.push,
         shell: if args.shell { Some(super::shell::terminal()?.into()) } else { None },
         access: args.credentials.access(context)?,
