@@ -339,7 +339,7 @@ impl Stage<'_> {
         let serve = |doors: sandbox::Doors| -> io::Result<()> {
             let sandbox::Doors { http, https, dns_udp, dns_tcp } = doors;
             let doors = netlog::Doors { http, https, dns_udp, dns_tcp };
-            let served = netlog.serve(doors, step);
+            let served = netlog.serve(doors, &format!("{}/{step}", self.layer.name));
             let served = served.map_err(io::Error::other)?;
             *session.lock().unwrap_or_else(PoisonError::into_inner) = Some(served);
             Ok(())
@@ -348,13 +348,9 @@ impl Stage<'_> {
         let session = session.into_inner().unwrap_or_else(PoisonError::into_inner);
         let record = session.map(Session::end).unwrap_or_default();
         recorder.certificate().remove(tree, &added).map_err(untrusted)?;
-        let (layer, report) = (self.layer.name.as_str(), self.host.report);
-        for refused in &record.refused {
-            report.warning(&format!("{layer}/{step}: {} can't be recorded", refused.what));
-        }
         if !record.unlisted.is_empty() {
             let urls = record.unlisted.iter().map(|one| format!("{} {}", one.method, one.url));
-            let (layer, step) = (layer.to_owned(), step.to_owned());
+            let (layer, step) = (self.layer.name.clone(), step.to_owned());
             return Err(Error::Unlisted { layer, step, urls: urls.collect() });
         }
         Ok(outcome?)
@@ -387,12 +383,13 @@ impl Stage<'_> {
             to.push_str(path.rsplit('/').next().unwrap_or("download"));
         }
         if let Some(netlog) = self.netlog {
-            let fetched = match netlog.fetch(&url, step, expected.as_ref()) {
-                Err(netlog::Error::Undeclared { expected, found, .. }) => {
-                    return Err(PlaceOrFetch::Pin { url, expected, actual: found });
-                }
-                other => other?,
-            };
+            let of_layer = format!("{}/{step}", self.layer.name);
+            let fetched = netlog.fetch(&url, &of_layer, expected.as_ref())?;
+            if let Some(expected) = expected
+                && expected != fetched.digest
+            {
+                return Err(PlaceOrFetch::Pin { url, expected, actual: fetched.digest });
+            }
             return Ok(placer.write(Path::new(&to), attributes, |out| match fetched.file {
                 Some(mut file) => io::copy(&mut file, out).map(|_| ()),
                 None => Ok(()),

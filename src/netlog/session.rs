@@ -278,7 +278,7 @@ impl Shared {
         drop(names);
         for name in others {
             let what = format!("`{name}`, which was looked up and then not asked over HTTP");
-            lock(&self.log).refused(Refused { what, step: step.to_string() });
+            self.refuse(step, what);
         }
     }
 
