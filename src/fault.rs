@@ -57,7 +57,8 @@ pub fn hint_of_io(error: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind as E;
     match error.kind() {
         E::StorageFull | E::QuotaExceeded => Some(
-            "free space there, run `ocibuild gc`, or choose another place with --store or --scratch"
+            "free space there, run `ocibuild gc`, give a larger --disk if that is the bound, or choose \
+             another place with --store or --scratch"
                 .to_owned(),
         ),
         E::PermissionDenied => {

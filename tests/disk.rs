@@ -1,9 +1,11 @@
 //! How much of an image lies on disk: trees without their blobs, a bound that is kept.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::cli::{Project, Who, names};
 use crate::support::registry::Registry;
+use crate::support::run;
 
 /// Builds an image of two layers over the tiny base, pushes it, and returns its digest.
 fn publish(name: &str) -> String {
@@ -73,5 +75,110 @@ fn what_can_be_fetched_again_is_unpacked_from_the_stream_and_not_kept() {
         // What needs the blobs fetches them.
         project.run(&["export", "localhost/over", "over.tar", "--format", "oci-archive"]).ok();
         assert!(std::fs::metadata(project.path("over.tar")).unwrap().len() > 6_000_000);
+    }
+}
+
+/// The bytes that a store takes, by another's count.
+fn size(project: &Project) -> u64 {
+    let output = run(Command::new("du").args(["-s", "-B1"]).arg(project.store()));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Pushes an image with a layer of so many bytes that shrink, or do not.
+fn publish_layer(name: &str, what: &str, bytes: u64) {
+    let project = Project::with_tiny_base(Who::Root);
+    project
+        .script("only", &format!("head -c {bytes} /dev/{what} > /srv/{what}"))
+        .definition("below", &["only"]);
+    project.build("below");
+    project.run(&["push", "localhost/below", "--to", name]).ok();
+}
+
+#[test]
+fn what_cannot_fit_is_refused_with_the_figures_before_anything_comes() {
+    let registry = Registry::plain();
+    let base = registry.image("below:1");
+    publish(&base);
+    for who in [Who::Root, Who::Single] {
+        let project = Project::of(who);
+        over(&project, &base);
+        let plan = project.run(&["build", "over", "--dry-run", "--json"]).json();
+        let disk = &plan[0]["platforms"][0]["disk"];
+        assert!(disk["fetch"].as_u64().unwrap() > 6_000_000, "{plan}");
+        assert!(disk["trees_least"].as_u64().unwrap() > 5_900_000, "{plan}");
+        assert_eq!((&disk["blobs"], &disk["layers_to_make"]), (&0.into(), &1.into()), "{plan}");
+        for command in [&["build", "over", "--disk", "5M"][..], &["pull", &base, "--disk", "5M"]] {
+            let refused = project.run(command).fails(3);
+            assert!(
+                refused.contains("MB to fetch, 0.0 kB of it kept") || command[0] == "pull",
+                "{who:?}: {refused}"
+            );
+            assert!(refused.contains("5.0 MB are allowed"), "{who:?}: {refused}");
+            assert!(size(&project) < 1_000_000, "{who:?}: something came");
+        }
+        let built = project.run(&["build", "over", "--disk", "40M"]);
+        assert!(built.stderr().contains("disk: "), "{who:?}: {built}");
+        built.ok();
+        assert!(size(&project) < 12_000_000, "{who:?}: {}", size(&project));
+        // Trees that are there count once, and their size is known.
+        project.run(&["build", "over", "--no-cache", "--disk", "12M"]).ok();
+    }
+}
+
+#[test]
+fn a_bound_that_is_met_half_way_leaves_nothing_half_done() {
+    let registry = Registry::plain();
+    let base = registry.image("zeros:1");
+    publish_layer(&base, "zero", 30_000_000);
+    for who in [Who::Root, Who::Range, Who::Single] {
+        let project = Project::of(who);
+        // Nobody can know that the few bytes that come are so many.
+        let full = project.run(&["pull", &base, "--unpack", "--disk", "15M"]).fails(3);
+        assert!(full.contains("15000000 bytes"), "{who:?}: {full}");
+        assert!(full.contains("--disk"), "{who:?}: {full}");
+        assert!(size(&project) < 8_000_000, "{who:?}: {}", size(&project));
+        assert!(project.run(&["list"]).ok().is_empty(), "{who:?}: a name of what is not there");
+        project.run(&["pull", &base, "--unpack", "--disk", "40M"]).ok();
+        let taken = size(&project);
+        assert!((34_000_000..38_000_000).contains(&taken), "{who:?}: {taken}");
+    }
+    // What a step writes, in its tree on disk and in the store.
+    for options in [&["--memory", "0"][..], &[], &["--memory", "0", "--tree", "plain"]] {
+        let project = Project::with_tiny_base(Who::Root);
+        project
+            .script("random", "head -c 9000000 /dev/urandom > /srv/random")
+            .definition("large", &["random"]);
+        let build = [&["build", "large", "--disk", "12M"], options].concat();
+        let full = project.run(&build).fails(3);
+        assert!(full.contains("12000000 bytes"), "{options:?}: {full}");
+        assert_eq!(project.running(), Vec::<String>::new(), "{options:?}");
+        assert!(size(&project) < 8_000_000, "{options:?}: {}", size(&project));
+        project.run(&[&["build", "large", "--disk", "30M"], options].concat()).ok();
+    }
+}
+
+#[test]
+fn room_is_made_by_freeing_what_no_image_needs() {
+    let registry = Registry::plain();
+    let (one, two) = (registry.image("one:1"), registry.image("two:1"));
+    publish_layer(&one, "urandom", 8_000_000);
+    publish_layer(&two, "urandom", 8_000_000);
+    for who in [Who::Root, Who::Range] {
+        let project = Project::of(who);
+        project.run(&["pull", &one, "--unpack"]).ok();
+        // Its name stays, and so do its documents; the tree is the least that is needed.
+        let pulled = project.run(&["pull", &two, "--unpack", "--disk", "28M"]);
+        assert!(pulled.stderr().contains("freed 8.0 MB"), "{who:?}: {pulled}");
+        pulled.ok();
+        assert!(size(&project) < 14_000_000, "{who:?}: {}", size(&project));
+        assert!(largest_blob(&project.store()) < 100_000, "{who:?}: a layer's blob was kept");
+        let again = project.run(&["pull", &one, "--unpack", "--json"]).json();
+        assert!(again["bytes"].as_u64().unwrap() > 8_000_000, "{who:?}: {again}");
+        assert!(size(&project) > 16_000_000, "{who:?}");
+        let freed = project.run(&["gc", "--disk", "15M", "--json"]).json();
+        assert!(freed["freed_bytes"].as_u64().unwrap() > 8_000_000, "{who:?}: {freed}");
+        assert!(size(&project) < 15_000_000, "{who:?}: {}", size(&project));
+        assert!(project.run(&["list"]).ok().contains("two:1"), "{who:?}");
     }
 }

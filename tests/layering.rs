@@ -96,7 +96,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The room that a file of `src` belongs to: `store` for `store/blobs.rs` and `disk` for `disk.rs`.
+/// The room that a file of `src` belongs to: `store` for `store/blobs.rs` and `fault` for `fault.rs`.
 fn room_of(file: &Path) -> String {
     let relative = file.strip_prefix(package().join("src")).unwrap();
     let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();

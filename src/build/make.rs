@@ -229,6 +229,7 @@ impl<'a> Maker<'a> {
                 self.options.memory,
                 self.options.tree,
                 self.options.mode,
+                self.store.charge(),
                 report,
             )?),
         })
@@ -309,6 +310,9 @@ impl<'a> Maker<'a> {
             is_full: &|| in_memory && workplace.is_nearly_full(),
         };
         let ended = stage.run()?;
+        if !in_memory {
+            workplace.settle()?;
+        }
         // A layer that nothing was fetched for has a record that says so.
         let fetches = host.recorder.map(|_| netlog.as_ref().map(recorded).unwrap_or_default());
         let early = match ended {

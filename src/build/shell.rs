@@ -81,7 +81,7 @@ pub fn run_in_image(
     let lowers = trees.unpack_all(layers)?;
     let run = store.begin_run(host.report)?;
     let mut workplace =
-        Workplace::new(run.path(), at.scratch, at.memory, at.tree, at.mode, host.report)?;
+        Workplace::new(run.path(), at.scratch, at.memory, at.tree, at.mode, None, host.report)?;
     let place = workplace.place(false, || Ok(rootfs::size_of(&lowers)?))?;
     let tree = Tree::new(place.kind, &lowers, &place.folder.join("tree"), &step::extras(host))?;
     let memory = |path: &str, mode: u32| Mount {

@@ -20,6 +20,8 @@ use crate::transfer::Source;
 
 /// How many layers unpack at once; each keeps some three threads busy.
 const AT_ONCE: usize = 3;
+/// About how much larger a layer is unpacked than compressed.
+const EXPANSION: u64 = 3;
 /// The most bytes of a sidecar that is read back.
 const SIDECAR_LIMIT: u64 = 256 << 20;
 
@@ -39,6 +41,10 @@ pub struct Need {
     pub fetch: u64,
     /// Of those, the ones that have to be kept.
     pub keep: u64,
+    /// What the trees take at the least.
+    pub trees_least: u64,
+    /// What they take by all that is known, which of most is but the size of their blobs.
+    pub trees_about: u64,
 }
 
 /// Unpacks layers into a store, for one map of ids.
@@ -114,6 +120,10 @@ impl<'a> Trees<'a> {
             }
             need.layers += 1;
             need.unpack += blob.size;
+            let known = self.store.tree_size(diff_id);
+            // What does not shrink grows by some bytes in each block.
+            need.trees_least += known.unwrap_or(blob.size - blob.size / 64);
+            need.trees_about += known.unwrap_or(blob.size.saturating_mul(EXPANSION));
             if !self.store.has_whole(blob) {
                 need.blobs += 1;
                 need.fetch += blob.size;
@@ -158,17 +168,22 @@ impl<'a> Trees<'a> {
             Some(blob.size),
             Unit::Bytes,
         );
-        let unpacked = match self.pour(blob, &what, &tree, &task) {
+        let limits = Limits { charge: slot.charge(), ..Limits::of_blob(blob.size) };
+        let unpacked = match self.pour(blob, &what, &tree, &limits, &task) {
             // Bytes that were changed on the way may come right the second time.
             Err(error) if !here && is_of_the_way(&error) => {
                 self.report.detail(&format!("{error}; asking once more"));
                 rootfs::remove_tree(&tree)?;
                 disk::make_dirs(&tree)?;
                 task.restart(0);
-                self.pour(blob, &what, &tree, &task)?
+                if let Some(charge) = &limits.charge {
+                    charge.set(0).at("write", &tree)?;
+                }
+                self.pour(blob, &what, &tree, &limits, &task)?
             }
             other => other?,
         };
+        drop(limits);
         let sidecar = json::encode(&unpacked.sidecar)?;
         let path = slot.path().join("sidecar.json");
         std::fs::write(&path, sidecar).at("write", path)?;
@@ -183,11 +198,11 @@ impl<'a> Trees<'a> {
         blob: &Descriptor,
         what: &Blob,
         tree: &Path,
+        limits: &Limits,
         task: &Task<'_>,
     ) -> Result<Unpacked, Error> {
-        let limits = Limits::of_blob(blob.size);
         let unpack = |source: &mut (dyn Read + Send)| {
-            layer::unpack(what, source, tree, self.owners, &limits).map_err(Error::from)
+            layer::unpack(what, source, tree, self.owners, limits).map_err(Error::from)
         };
         if self.store.has_whole(blob) {
             let file = self.store.open_blob(&blob.digest)?;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::build::Error;
-use crate::disk;
+use crate::disk::{self, At, Charge};
 use crate::report::Report;
 use crate::rootfs::{self, Space, TreeKind, TreeRequest};
 use crate::sandbox::Mode;
@@ -41,6 +41,8 @@ pub(super) struct Workplace<'a> {
     request: TreeRequest,
     /// Whether owners are kept beside the trees.
     by_inode: bool,
+    /// The account of what the trees take on disk, where that is bounded.
+    charge: Option<Charge>,
     report: &'a dyn Report,
     next: u32,
 }
@@ -69,6 +71,7 @@ impl<'a> Workplace<'a> {
         memory: Option<u64>,
         request: TreeRequest,
         mode: Mode,
+        charge: Option<Charge>,
         report: &'a dyn Report,
     ) -> Result<Workplace<'a>, Error> {
         rootfs::claim(run)?;
@@ -102,6 +105,7 @@ impl<'a> Workplace<'a> {
             disk: None,
             request,
             by_inode: mode == Mode::Single,
+            charge,
             report,
             next: 0,
         })
@@ -195,6 +199,16 @@ impl<'a> Workplace<'a> {
             },
         };
         Ok(Disk { folder, kind, _run: run })
+    }
+
+    /// Counts what the trees take on disk, and fails where that is more than is allowed.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        match (&self.charge, &self.disk) {
+            (Some(charge), Some(disk)) => {
+                Ok(charge.set(disk::usage(&disk.folder)).at("write to", &disk.folder)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells whether so much more finds room in memory.

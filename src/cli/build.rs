@@ -17,6 +17,7 @@ Examples:
   ocibuild build cuda --push                     build, then push to where the definition says
   ocibuild build mine --shell                    look around where a step fails
   ocibuild build ml --platform linux/arm64       one platform, as native runners do before `index`
+  ocibuild build cuda --push --disk 14G          within 14 GB, or refused before anything is fetched
   ocibuild build mine/manifests/mine.toml --dry-run --json")]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Args {

@@ -11,11 +11,13 @@ use super::{Outcome, render, terminal};
 Examples:
   ocibuild gc                       keep images, and 20 GB of cached and unpacked layers
   ocibuild gc --keep 0              keep images only
+  ocibuild gc --disk 30G            keep images, and layers as long as all takes no more
   ocibuild gc --dry-run --json      tell what would go")]
 pub(crate) struct Args {
-    /// How much of cached and unpacked layers to keep, the least recently used go first
-    #[arg(long, value_name = "SIZE", default_value = "20G", value_parser = super::size::parse)]
-    keep: u64,
+    /// How much of cached and unpacked layers to keep, the least recently used go first [default:
+    /// what --disk leaves, else 20G]
+    #[arg(long, value_name = "SIZE", value_parser = super::size::parse)]
+    keep: Option<u64>,
     /// Tell what would be freed, and free nothing
     #[arg(long)]
     dry_run: bool,

@@ -67,6 +67,11 @@ struct Global {
     /// is free]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
+    /// How much disk the store and a build's trees may take, as 14G: what a command needs is told
+    /// before it begins, made by freeing what no image needs, and refused where that cannot suffice
+    /// [default: what is free]
+    #[arg(long, global = true, value_name = "SIZE", env = "OCIBUILD_DISK", value_parser = size::parse)]
+    disk: Option<u64>,
     /// Threads for hashing and compressing [default: one a core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,

@@ -1,5 +1,8 @@
 //! Files as the other rooms want them: listings in byte order, writes that happen whole or not at
-//! all, and advisory locks that also hold on NFS (flock, which Linux carries to the server there).
+//! all, a budget for those that are large, and advisory locks that also hold on NFS (flock, which
+//! Linux carries to the server there).
+
+mod budget;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,6 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use crate::fault::{self, Fault, Kind};
+
+pub use budget::{Budget, Charge, usage};
 
 /// An operation on a file that did not succeed.
 #[derive(Debug, thiserror::Error)]

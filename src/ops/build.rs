@@ -22,7 +22,7 @@ use super::access::Origins;
 use super::ahead::Ahead;
 use super::base::Found;
 use super::shell::Failed;
-use super::{Access, Context, Error, base, publish};
+use super::{Access, Context, DiskPlan, Error, base, publish, room};
 
 /// What to build, and how.
 #[derive(Clone, Debug)]
@@ -152,8 +152,10 @@ pub struct PlatformPlan {
     pub layers: Vec<LayerPlan>,
     /// Bytes of the base that would have to be fetched.
     pub fetch_bytes: u64,
-    /// About how much disk the build needs: blobs to fetch, and trees to unpack.
+    /// About how much disk the build needs for what is known: blobs to keep, and trees to unpack.
     pub disk_bytes: u64,
+    /// What will be on disk.
+    pub disk: DiskPlan,
     /// The whole plan.
     pub plan: Plan,
 }
@@ -176,8 +178,8 @@ pub struct LayerPlan {
 /// Where an image says that its owners are not the true ones.
 const OWNERSHIP: &str = "dev.ocibuild.ownership";
 
-/// About how much larger a layer is unpacked than compressed.
-const EXPANSION: u64 = 3;
+/// The state of a layer that is there.
+const CACHED: &str = "cached";
 
 /// The pieces that planning and building share.
 struct Job {
@@ -319,59 +321,15 @@ fn plan_one(
     let mut reports = Vec::new();
     for (plan, base) in platforms {
         warnings.extend(plan.warnings.iter().cloned());
-        let mut parents = Some(base.config.diff_ids());
-        let mut layers = Vec::new();
-        for layer in &plan.layers {
-            let key = match &parents {
-                Some(parents) => Some(plan::key(layer, parents, options.ownership)?),
-                None => None,
-            };
-            let anew = options.no_cache || options.refresh.contains(&layer.name);
-            let cached = match (&key, anew) {
-                (Some(key), false) => store.cached(key)?,
-                _ => None,
-            };
-            let usable = match cached.as_ref().map(|cached| cached.diff_id) {
-                None => false,
-                Some(None) => true,
-                Some(Some(diff_id)) => build::has_blob(store, &diff_id)?,
-            };
-            let state = match (&key, usable) {
-                (_, true) => "cached",
-                (Some(_), false) => "to be made",
-                (None, false) => "depends on the layer below",
-            };
-            if let (Some(parents), Some(cached), true) = (&mut parents, &cached, usable) {
-                parents.extend(cached.diff_id);
-            } else {
-                parents = None;
-            }
-            layers.push(LayerPlan {
-                name: layer.name.clone(),
-                key,
-                state: state.to_owned(),
-                steps: layer.steps.len(),
-                switched_off: layer
-                    .off
-                    .iter()
-                    .map(|off| format!("{}: {}", off.name, off.reason))
-                    .collect(),
-            });
-        }
-        let (mut fetch_bytes, mut disk_bytes) = (0, 0);
-        if layers.iter().any(|layer| layer.state != "cached") {
-            let mode = context.mode.unwrap_or(Mode::Root);
-            let trees = Trees::new(store, store, mode, context.report.as_ref());
-            let need = trees.need(&base.layers())?;
-            fetch_bytes = need.fetch;
-            disk_bytes = need.keep + need.unpack * EXPANSION;
-        }
+        let layers = layer_plans(&plan, &base, options, store)?;
+        let disk = disk_plan(&layers, &base, store, context)?;
         reports.push(PlatformPlan {
             platform: plan.platform.clone(),
             base: base.reference.at(found.digest()),
             layers,
-            fetch_bytes,
-            disk_bytes,
+            fetch_bytes: disk.fetch,
+            disk_bytes: disk.about(),
+            disk,
             plan,
         });
     }
@@ -386,6 +344,72 @@ fn plan_one(
         platforms: reports,
         warnings: warnings.into_iter().collect(),
     })
+}
+
+/// Tells of each layer whether it is there.
+fn layer_plans(
+    plan: &Plan,
+    base: &build::Base,
+    options: &BuildOptions,
+    store: &Store,
+) -> Result<Vec<LayerPlan>, Error> {
+    let mut parents = Some(base.config.diff_ids());
+    let mut layers = Vec::new();
+    for layer in &plan.layers {
+        let key = match &parents {
+            Some(parents) => Some(plan::key(layer, parents, options.ownership)?),
+            None => None,
+        };
+        let anew = options.no_cache || options.refresh.contains(&layer.name);
+        let cached = match (&key, anew) {
+            (Some(key), false) => store.cached(key)?,
+            _ => None,
+        };
+        let usable = match cached.as_ref().map(|cached| cached.diff_id) {
+            None => false,
+            Some(None) => true,
+            Some(Some(diff_id)) => build::has_blob(store, &diff_id)?,
+        };
+        let state = match (&key, usable) {
+            (_, true) => CACHED,
+            (Some(_), false) => "to be made",
+            (None, false) => "depends on the layer below",
+        };
+        if let (Some(parents), Some(cached), true) = (&mut parents, &cached, usable) {
+            parents.extend(cached.diff_id);
+        } else {
+            parents = None;
+        }
+        layers.push(LayerPlan {
+            name: layer.name.clone(),
+            key,
+            state: state.to_owned(),
+            steps: layer.steps.len(),
+            switched_off: layer
+                .off
+                .iter()
+                .map(|off| format!("{}: {}", off.name, off.reason))
+                .collect(),
+        });
+    }
+    Ok(layers)
+}
+
+/// Tells what will be on disk: the base's trees, unless every layer is there already.
+fn disk_plan(
+    layers: &[LayerPlan],
+    base: &build::Base,
+    store: &Store,
+    context: &Context<'_>,
+) -> Result<DiskPlan, Error> {
+    let to_make = layers.iter().filter(|layer| layer.state != CACHED).count();
+    let mut disk = DiskPlan { layers_to_make: to_make as u64, ..DiskPlan::default() };
+    if disk.layers_to_make > 0 {
+        let mode = context.mode.unwrap_or(Mode::Root);
+        let trees = Trees::new(store, store, mode, context.report.as_ref());
+        disk.add(&trees.need(&base.layers())?);
+    }
+    Ok(disk)
 }
 
 /// Returns the newest profile of what the definition asks for.
@@ -439,6 +463,14 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
         Vec::new()
     };
     let report = context.report.as_ref();
+    let (mut disk, mut spared) = (DiskPlan::default(), BTreeSet::new());
+    for (plan, base) in &platforms {
+        let layers = layer_plans(plan, base, options, &store)?;
+        disk += disk_plan(&layers, base, &store, context)?;
+        spared.extend(base.config.diff_ids());
+        spared.extend(layers.iter().filter_map(|layer| layer.key));
+    }
+    room::make(&disk, spared, &store, context)?;
     let mut built = Vec::new();
     for (plan, base) in &platforms {
         for warning in &plan.warnings {

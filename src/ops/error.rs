@@ -9,6 +9,8 @@ use crate::{
     audit, build, definition, disk, layer, lock, plan, registry, rootfs, sandbox, store, transfer,
 };
 
+use super::room::{Amount, Bound, DiskPlan};
+
 /// An operation that did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[must_use]
@@ -134,6 +136,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A disk that is too small for what is to come.
+    #[error("the disk is too small: at least {} are to come ({} to fetch, {} of it kept, the rest unpacked), but {bound}", Amount(plan.blobs + plan.trees_least), Amount(plan.fetch), Amount(plan.blobs))]
+    NoRoom {
+        /// What was to come.
+        plan: Box<DiskPlan>,
+        /// What there is.
+        bound: Bound,
+    },
     /// A use of the library outside the namespace that it needs.
     #[error("layers can be unpacked and steps run only inside a user namespace")]
     NotInside,
@@ -169,7 +179,7 @@ impl Fault for Error {
         }
         match self {
             Error::NoStore | Error::Usage(_) => Kind::Usage,
-            Error::NoFolder(_) | Error::Signals(_) => Kind::Environment,
+            Error::NoFolder(_) | Error::Signals(_) | Error::NoRoom { .. } => Kind::Environment,
             Error::NotInside | Error::Document(_) => Kind::Bug,
             _ => Kind::Failed,
         }
@@ -189,6 +199,14 @@ impl Fault for Error {
             Error::NoDocument { .. } => {
                 Some("name the image with its registry: NAME@sha256:…".to_owned())
             }
+            Error::NoRoom { bound: Bound::Allowed { .. }, .. } => Some(
+                "give a larger --disk, take images out with `ocibuild remove`, or build one platform \
+                 at a time with --platform"
+                    .to_owned(),
+            ),
+            Error::NoRoom { .. } => Some(
+                "free space there, run `ocibuild gc`, or choose another place with --store".to_owned(),
+            ),
             Error::PlatformLost { .. } => Some("push again".to_owned()),
             Error::Damaged { .. } | Error::Config { .. } => {
                 Some("pull or build it again".to_owned())

@@ -94,6 +94,9 @@ pub fn import(options: &ImportOptions, context: &Context<'_>) -> Result<StoredRe
         Some(path) => Input::Path(path),
         None => Input::Stream("stdin", &mut stdin),
     };
+    if let Some(most) = context.disk {
+        store.bound(most)?;
+    }
     let imported = store.import(input, &how, context.report.as_ref())?;
     Ok(StoredReport { reference: imported.name, digest: imported.descriptor.digest })
 }

@@ -26,11 +26,20 @@ pub struct GcReport {
     pub kept_bytes: u64,
 }
 
-/// Frees what no image needs, but for `keep` bytes of the layers used last. To be called inside the
-/// namespace, since unpacked trees have files of other owners.
-pub fn gc(keep: u64, dry_run: bool, context: &Context<'_>) -> Result<GcReport, Error> {
+/// How many bytes of layers stay where nobody says.
+const KEPT: u64 = 20_000_000_000;
+
+/// Frees what no image needs, but for `keep` bytes of the layers used last; where disk is bounded all
+/// that stays has to fit there with the images. To be called inside the namespace, since unpacked
+/// trees have files of other owners.
+pub fn gc(keep: Option<u64>, dry_run: bool, context: &Context<'_>) -> Result<GcReport, Error> {
     let store = context.open()?;
-    let options = GcOptions { keep_bytes: Some(keep), max_age: None, dry_run };
+    let options = GcOptions {
+        keep_bytes: keep.or(if context.disk.is_none() { Some(KEPT) } else { None }),
+        total_bytes: context.disk,
+        dry_run,
+        ..GcOptions::default()
+    };
     let freed = store.gc(&options, context.report.as_ref())?;
     Ok(GcReport {
         dry_run,

@@ -21,6 +21,7 @@ mod login;
 mod publish;
 mod pull;
 mod rehearse;
+mod room;
 mod shell;
 mod verify;
 
@@ -47,6 +48,7 @@ pub use login::{LoginOptions, LoginReport, LogoutReport, login, logout};
 pub use publish::{PushOptions, PushReport, Pushed, push};
 pub use pull::{PullOptions, PullReport, pull};
 pub use rehearse::{How, PlannedBlob, PlannedTag, PushPlan, Rehearsed, rehearse};
+pub use room::{Bound, DiskPlan};
 pub use verify::{Damage, VerifyReport, verify};
 
 pub use shell::{Failed, ShellOptions, failed, shell};
@@ -67,6 +69,8 @@ pub struct Context<'a> {
     pub tree: rootfs::TreeRequest,
     /// How many bytes of memory a build's trees may take; `None` is half of what is free.
     pub memory: Option<u64>,
+    /// How much disk the store may take, and what a build has there; `None` is what is free.
+    pub disk: Option<u64>,
     /// Threads for hashing and compressing.
     pub threads: usize,
     /// The caller's environment.

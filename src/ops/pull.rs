@@ -1,12 +1,16 @@
 //! `pull`: an image of a registry into the store, as blobs, or unpacked from the stream.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use crate::build::{Need, Trees};
+use crate::build::{LayerId, Need, Trees};
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
+use crate::registry::Repository;
+use crate::store::Store;
 use crate::transfer::{self, Source};
 
-use super::{Access, Context, Error, inspect};
+use super::{Access, Context, DiskPlan, Error, inspect, room};
 
 /// What to pull.
 #[derive(Clone, Debug)]
@@ -54,21 +58,37 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
     };
     // Trees come from the stream alone: their blobs can be fetched from here again.
     let (mut unpacked, mut fetched) = (0, Need::default());
-    if options.unpack {
+    let (mut disk, mut spared) = (DiskPlan::default(), BTreeSet::new());
+    let mut images = Vec::new();
+    if options.unpack || context.disk.is_some() {
         for entry in chosen(&document, platforms.as_deref())? {
             let damaged =
                 |source| Error::Damaged { reference: options.reference.to_string(), source };
             let manifest = registry.document(&entry)?.manifest().map_err(damaged)?;
-            let config = inspect::read_config(&manifest.config, &registry, &options.reference)?;
-            let digests: Vec<Digest> = manifest.layers.iter().map(|layer| layer.digest).collect();
-            store.add_origins(&digests, &options.reference)?;
-            let layers: Vec<_> = manifest.layers.iter().cloned().zip(config.diff_ids()).collect();
-            let trees = Trees::new(&store, &registry, context.mode()?, context.report.as_ref());
-            let need = trees.need(&layers)?;
-            fetched.blobs += need.blobs;
-            fetched.fetch += need.fetch;
-            unpacked += trees.unpack_all(&layers)?.len() as u64;
+            if options.unpack {
+                let config = inspect::read_config(&manifest.config, &registry, &options.reference)?;
+                let layers: Vec<LayerId> =
+                    manifest.layers.into_iter().zip(config.diff_ids()).collect();
+                note_origins(&layers, &options.reference, &store)?;
+                spared.extend(layers.iter().map(|layer| layer.1));
+                disk.add(&trees(context, &store, &registry)?.need(&layers)?);
+                images.push(layers);
+            } else {
+                let missing = manifest.layers.iter().filter(|blob| !store.has_whole(blob));
+                let bytes = missing.map(|blob| blob.size).sum::<u64>();
+                disk += DiskPlan { fetch: bytes, blobs: bytes, ..DiskPlan::default() };
+            }
         }
+        room::make(&disk, spared, &store, context)?;
+    }
+    for layers in images {
+        let trees = trees(context, &store, &registry)?;
+        // Making room has forgotten what no image was known to need.
+        note_origins(&layers, &options.reference, &store)?;
+        let need = trees.need(&layers)?;
+        fetched.blobs += need.blobs;
+        fetched.fetch += need.fetch;
+        unpacked += trees.unpack_all(&layers)?.len() as u64;
     }
     let copy = transfer::Options {
         jobs: options.jobs,
@@ -92,6 +112,20 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
         existed: summary.existed,
         unpacked,
     })
+}
+
+/// Remembers where the layers can be fetched again.
+fn note_origins(layers: &[LayerId], from: &Reference, store: &Store) -> Result<(), Error> {
+    let digests: Vec<Digest> = layers.iter().map(|(blob, _)| blob.digest).collect();
+    Ok(store.add_origins(&digests, from)?)
+}
+
+fn trees<'a>(
+    context: &Context<'a>,
+    store: &'a Store,
+    registry: &'a Repository,
+) -> Result<Trees<'a>, Error> {
+    Ok(Trees::new(store, registry, context.mode()?, context.report.as_ref()))
 }
 
 /// Returns the manifests of a document that a choice of platforms takes.

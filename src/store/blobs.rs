@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::error::named;
 use super::growing::{Grower, Growing};
 use super::{Error, Run, Store, blob_name};
-use crate::disk::{self, At};
+use crate::disk::{self, At, Charge};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Hasher};
 
 /// How many small writes are gathered before they go to the file.
@@ -219,6 +219,7 @@ pub struct BlobWriter {
     written: u64,
     buffer: Vec<u8>,
     grower: Option<Grower>,
+    charge: Option<Charge>,
 }
 
 impl std::fmt::Debug for BlobWriter {
@@ -237,6 +238,7 @@ impl BlobWriter {
             written: 0,
             buffer: Vec::new(),
             grower: None,
+            charge: store.charge(),
         })
     }
 
@@ -293,7 +295,13 @@ impl BlobWriter {
         if let Some(grower) = &self.grower {
             grower.whole(digest);
         }
-        Ok(Staged { store: self.store, stage: self.stage, digest, size: self.written })
+        Ok(Staged {
+            store: self.store,
+            stage: self.stage,
+            digest,
+            size: self.written,
+            charge: self.charge,
+        })
     }
 
     fn drain(&mut self) -> io::Result<()> {
@@ -325,6 +333,9 @@ impl Write for BlobWriter {
             hasher.update(bytes);
         }
         let write = |writer: &mut BlobWriter| {
+            if let Some(charge) = &writer.charge {
+                charge.take(bytes.len() as u64)?;
+            }
             if writer.buffer.len() + bytes.len() > BUFFER {
                 writer.drain()?;
             }
@@ -355,6 +366,7 @@ pub struct Staged {
     stage: Stage,
     digest: Digest,
     size: u64,
+    charge: Option<Charge>,
 }
 
 impl std::fmt::Debug for Staged {
@@ -376,7 +388,7 @@ impl Staged {
 
     /// Makes it durable, then visible. A blob of that name and size stays as it is; one of another
     /// size was damaged and is replaced.
-    pub fn publish(self) -> Result<(Digest, u64), Error> {
+    pub fn publish(mut self) -> Result<(Digest, u64), Error> {
         let done = Ok((self.digest, self.size));
         let target = self.store.blob_path(&self.digest);
         if size_of(&target) == Some(self.size) {
@@ -390,6 +402,9 @@ impl Staged {
         }
         let dir = self.store.path("blobs/sha256");
         File::open(&dir).and_then(|dir| dir.sync_all()).at("write", dir)?;
+        if let Some(charge) = self.charge.take() {
+            charge.keep(self.size);
+        }
         done
     }
 

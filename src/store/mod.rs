@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::FlockOperation;
 
-use crate::disk::{self, At};
+use crate::disk::{self, At, Budget, Charge};
 use crate::oci::{Digest, json};
 
 pub use blobs::{BlobWriter, Staged, reopen};
@@ -74,6 +74,8 @@ struct Inner {
     scratch: Mutex<Option<Arc<Run>>>,
     /// Whether this file system makes files without a name.
     nameless: OnceLock<bool>,
+    /// What may be written here, where that was bounded.
+    budget: OnceLock<Arc<Budget>>,
 }
 
 impl fmt::Debug for Store {
@@ -116,6 +118,7 @@ impl Store {
             in_use,
             scratch: Mutex::new(None),
             nameless: OnceLock::new(),
+            budget: OnceLock::new(),
         };
         Ok(Store { inner: Arc::new(inner) })
     }
@@ -123,6 +126,19 @@ impl Store {
     /// Returns the store's folder.
     pub fn root(&self) -> &Path {
         &self.inner.root
+    }
+
+    /// Bounds what blobs and unpacked layers may take, those that are here included. The first bound
+    /// holds as long as the store is open.
+    pub fn bound(&self, most: u64) -> Result<(), Error> {
+        let used = self.used()?;
+        self.inner.budget.get_or_init(|| Budget::new(most, used));
+        Ok(())
+    }
+
+    /// Begins the account of something large to be written; `None` where there is no bound.
+    pub fn charge(&self) -> Option<Charge> {
+        self.inner.budget.get().map(Budget::charge)
     }
 
     /// Returns the folder for what build steps wrote to their streams.

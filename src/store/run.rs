@@ -66,7 +66,7 @@ impl Store {
         let dir = self.path("run");
         let mut freed = 0;
         for dead in bury(&dir)? {
-            let bytes = usage(&dead);
+            let bytes = disk::usage(&dead);
             match remove_tree(&dead) {
                 Ok(()) => freed += bytes,
                 Err(error) => report.warning(&format!(
@@ -238,17 +238,6 @@ fn open_up(path: &Path) {
         for name in disk::list(path).unwrap_or_default() {
             open_up(&path.join(name));
         }
-    }
-}
-
-/// Returns the bytes that a tree takes on disk; a hard-linked file counts once for each name's share.
-pub(super) fn usage(path: &Path) -> u64 {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
-    if metadata.is_dir() {
-        let names = disk::list(path).unwrap_or_default();
-        metadata.blocks() * 512 + names.iter().map(|name| usage(&path.join(name))).sum::<u64>()
-    } else {
-        metadata.blocks() * 512 / metadata.nlink().max(1)
     }
 }
 

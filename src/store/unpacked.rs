@@ -5,12 +5,13 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::run::remove_tree;
 use super::{Error, Store, error, records};
-use crate::disk::{self, At, Lock};
+use crate::disk::{self, At, Charge, Lock};
 use crate::oci::Digest;
 
 /// The kernel's name for this start of the machine.
@@ -25,6 +26,9 @@ pub(super) struct Tally {
     entries: u64,
     /// The files' sizes added up.
     bytes: u64,
+    /// What all of it takes on disk.
+    #[serde(default)]
+    disk: u64,
 }
 
 /// A layer's place: there already, or to be filled by the caller.
@@ -43,6 +47,7 @@ pub struct Slot {
     path: PathBuf,
     target: PathBuf,
     committed: bool,
+    charge: Option<Arc<Charge>>,
     _lock: Lock,
 }
 
@@ -80,7 +85,16 @@ impl Store {
         fs::create_dir(&path).at("create the folder", &path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
             .at("set the mode of", &path)?;
-        Ok(Unpacking::Slot(Slot { path, target, committed: false, _lock: lock }))
+        let charge = self.charge().map(Arc::new);
+        Ok(Unpacking::Slot(Slot { path, target, committed: false, charge, _lock: lock }))
+    }
+
+    /// Returns how much disk a layer's tree takes, if there is one of whatever flavour.
+    pub fn tree_size(&self, diff_id: &Digest) -> Option<u64> {
+        let flavours = disk::list(&self.path("unpacked")).ok()?;
+        flavours
+            .iter()
+            .find_map(|flavour| size_of(&self.path("unpacked").join(flavour).join(diff_id.hex())))
     }
 
     pub(super) fn unpacked_path(&self, flavour: &str, diff_id: &Digest) -> PathBuf {
@@ -94,11 +108,18 @@ impl Slot {
         &self.path
     }
 
+    /// Returns the account to which what is unpacked here goes; `None` where there is no bound.
+    pub fn charge(&self) -> Option<Arc<Charge>> {
+        self.charge.clone()
+    }
+
     /// Shows the layer to everyone, and returns its place.
     pub fn commit(mut self) -> Result<PathBuf, Error> {
-        let (mut entries, mut bytes) = (0, 0);
-        count(&self.path.join("tree"), &mut entries, &mut bytes)?;
-        let tally = Tally { boots: boot().into_iter().collect(), entries, bytes };
+        let Count { entries, bytes, disk } = count(&self.path.join("tree"))?;
+        let tally = Tally { boots: boot().into_iter().collect(), entries, bytes, disk };
+        if let Some(charge) = self.charge.take().and_then(Arc::into_inner) {
+            charge.keep(disk);
+        }
         records::write(&self.path.join("tally.json"), &tally)?;
         fs::rename(&self.path, &self.target).at("create", &self.target)?;
         self.committed = true;
@@ -127,8 +148,7 @@ fn is_whole(path: &Path) -> Result<bool, Error> {
     if tally.boots.contains(&boot) {
         return Ok(true);
     }
-    let (mut entries, mut bytes) = (0, 0);
-    count(&path.join("tree"), &mut entries, &mut bytes)?;
+    let Count { entries, bytes, .. } = count(&path.join("tree"))?;
     if (entries, bytes) != (tally.entries, tally.bytes) {
         return Ok(false);
     }
@@ -143,17 +163,41 @@ fn is_whole(path: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-fn count(path: &Path, entries: &mut u64, bytes: &mut u64) -> Result<(), Error> {
+/// What a tree comes to.
+#[derive(Default)]
+struct Count {
+    entries: u64,
+    bytes: u64,
+    disk: u64,
+}
+
+fn count(path: &Path) -> Result<Count, Error> {
+    let mut sum = Count::default();
+    add(path, &mut sum)?;
+    Ok(sum)
+}
+
+fn add(path: &Path, sum: &mut Count) -> Result<(), Error> {
     let metadata = fs::symlink_metadata(path).at("read", path)?;
-    *entries += 1;
+    sum.entries += 1;
     if metadata.is_dir() {
+        sum.disk += metadata.blocks() * 512;
         for name in disk::list(path)? {
-            count(&path.join(name), entries, bytes)?;
+            add(&path.join(name), sum)?;
         }
-    } else if metadata.is_file() {
-        *bytes += metadata.size();
+    } else {
+        sum.disk += metadata.blocks() * 512 / metadata.nlink().max(1);
+        if metadata.is_file() {
+            sum.bytes += metadata.size();
+        }
     }
     Ok(())
+}
+
+/// Returns what a finished layer takes on disk, as far as that was noted.
+pub(super) fn size_of(path: &Path) -> Option<u64> {
+    let tally: Tally = records::read(&path.join("tally.json")).ok()??;
+    Some(tally.disk).filter(|bytes| *bytes > 0)
 }
 
 #[cfg(test)]

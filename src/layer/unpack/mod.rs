@@ -17,6 +17,7 @@ mod way;
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
@@ -26,6 +27,7 @@ pub use self::list::{Content, Entry, EntryKind, entries};
 use self::tree::Tree;
 use super::blocks::{Block, Pool};
 use super::{EntryProblem, Error};
+use crate::disk::Charge;
 use crate::oci::media_type::Compression;
 use crate::oci::{Digest, Hasher};
 use crate::rootfs::Sidecar;
@@ -50,7 +52,7 @@ pub struct Blob {
 }
 
 /// How much a layer may unpack to. A blob that goes beyond is refused while it is being read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Headers of the tar.
     pub entries: u64,
@@ -60,6 +62,8 @@ pub struct Limits {
     pub path: usize,
     /// Names in a path.
     pub depth: usize,
+    /// The account to which the tree goes, where disk is bounded.
+    pub charge: Option<Arc<Charge>>,
 }
 
 impl Limits {
@@ -69,7 +73,7 @@ impl Limits {
     /// Text and zeros shrink to a hundredth and less, so small blobs get the gibibyte.
     pub fn of_blob(size: u64) -> Limits {
         let bytes = size.saturating_mul(100).saturating_add(1 << 30).min(1 << 40);
-        Limits { entries: 5_000_000, bytes, path: 4000, depth: 250 }
+        Limits { entries: 5_000_000, bytes, path: 4000, depth: 250, charge: None }
     }
 }
 

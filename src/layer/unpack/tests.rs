@@ -399,7 +399,7 @@ fn names_come_from_every_kind_of_long_header() {
 #[test]
 fn bombs_are_refused_by_the_stated_bounds() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { entries: 3, bytes: 1 << 20, path: 40, depth: 4 };
+    let limits = Limits { entries: 3, bytes: 1 << 20, path: 40, depth: 4, charge: None };
     let try_it = |tar: Tar, profile: Option<Profile>| {
         let tar = tar.end();
         let mut bytes = Vec::new();

@@ -19,6 +19,9 @@ use super::{EntryProblem, Error, Limits, Owners};
 use crate::disk::{self, At};
 use crate::rootfs::{Device, DeviceKind, EntryPath, Sidecar};
 
+/// What most file systems give out room in.
+const DISK_BLOCK: u64 = 4096;
+
 /// Owner, permissions and time of an entry.
 #[derive(Clone, Copy, Debug)]
 struct Metadata {
@@ -146,6 +149,7 @@ impl<'a> Tree<'a> {
     }
 
     fn file(&mut self, arrival: &Arrival<'_>, frames: &mut Frames<'_>) -> Result<(), Failure> {
+        self.charge(arrival.member.size, &arrival.path)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = |folder: BorrowedFd<'_>| {
@@ -180,6 +184,13 @@ impl<'a> Tree<'a> {
         }
         rustix::fs::futimens(&file, &times(metadata.mtime))
             .map_err(|error| self.failure("set the time of", path, error))
+    }
+
+    /// Takes the room for an entry with so many bytes of data, where room is bounded.
+    fn charge(&self, bytes: u64, path: &[u8]) -> Result<(), Failure> {
+        let Some(charge) = &self.limits.charge else { return Ok(()) };
+        let blocks = bytes.div_ceil(DISK_BLOCK) * DISK_BLOCK;
+        charge.take(blocks).at("write", self.place(path)).map_err(Failure::Disk)
     }
 
     fn set_capability(
@@ -293,6 +304,7 @@ impl<'a> Tree<'a> {
         if self.folders.contains_key(&arrival.path) {
             self.sidecar.implied.remove(arrival.path.as_slice());
         } else {
+            self.charge(1, &arrival.path)?;
             self.make(&arrival, |folder| {
                 rustix::fs::mkdirat(folder, arrival.name, Mode::from_raw_mode(0o700))
             })?;

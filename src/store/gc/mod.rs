@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
-use super::run::{remove_tree, usage};
-use super::{CachedLayer, Error, Store, error, records};
+use super::run::remove_tree;
+use super::{CachedLayer, Error, Store, error, records, unpacked};
 use crate::disk::{self, At};
 use crate::oci::{Descriptor, Digest, Document, media_type};
 use crate::report::Report;
@@ -24,8 +24,12 @@ const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 pub struct GcOptions {
     /// How many bytes of cached layers and unpacked trees stay, the last used first; `None` is all.
     pub keep_bytes: Option<u64>,
+    /// How many bytes they may take together with what names reach, which stays in any case.
+    pub total_bytes: Option<u64>,
     /// How long ago the last use of those that stay may be; `None` is any time.
     pub max_age: Option<Duration>,
+    /// Layers whose trees stay, by diff id, and keys that do, as what is about to be used.
+    pub spared: BTreeSet<Digest>,
     /// Only tell what would go.
     pub dry_run: bool,
 }
@@ -60,6 +64,19 @@ enum What {
 }
 
 impl Store {
+    /// Returns the bytes that blobs and unpacked layers take.
+    pub fn used(&self) -> Result<u64, Error> {
+        let mut bytes = disk::usage(&self.path("blobs"));
+        let dir = self.path("unpacked");
+        for flavour in disk::list(&dir)? {
+            let flavour = dir.join(flavour);
+            for name in disk::list(&flavour)? {
+                bytes += tree_bytes(&flavour.join(name));
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Removes what no name reaches and no budget keeps: blobs, cached layers and unpacked trees.
     /// Another process that has the store open is [`Error::Busy`]; this one must not be building.
     pub fn gc(&self, options: &GcOptions, report: &dyn Report) -> Result<Freed, Error> {
@@ -185,14 +202,24 @@ impl Collection<'_> {
             }
             None => None,
         };
+        let most = match self.options.total_bytes {
+            Some(total) => {
+                let sizes = keep.iter().map(|digest| disk::usage(&self.store.blob_path(digest)));
+                let rest = total.saturating_sub(sizes.sum());
+                Some(self.options.keep_bytes.map_or(rest, |most| most.min(rest)))
+            }
+            None => self.options.keep_bytes,
+        };
         let mut gone = Vec::new();
         for candidate in candidates {
             let (bytes, digests) = match &candidate.what {
                 What::Tree(bytes) => (*bytes, Vec::new()),
                 What::Key(diff_id) => self.blobs_of(diff_id.as_ref(), keep),
             };
-            let fits = self.options.keep_bytes.is_none_or(|most| freed.kept_bytes + bytes <= most);
-            if fits && oldest.is_none_or(|oldest| candidate.used >= oldest) {
+            let fits = most.is_none_or(|most| freed.kept_bytes + bytes <= most);
+            let name = candidate.path.file_name().and_then(digest_of);
+            let spared = name.is_some_and(|name| self.options.spared.contains(&name));
+            if spared || (fits && oldest.is_none_or(|oldest| candidate.used >= oldest)) {
                 freed.kept_bytes += bytes;
                 keep.extend(digests);
             } else {
@@ -234,7 +261,7 @@ impl Collection<'_> {
             for name in disk::list(&flavour)? {
                 if digest_of(&name).is_some() {
                     let path = flavour.join(name);
-                    let what = What::Tree(usage(&path));
+                    let what = What::Tree(tree_bytes(&path));
                     trees.push(Candidate { used: last_used(&path)?, path, what });
                 }
             }
@@ -279,7 +306,7 @@ impl Collection<'_> {
                 if name.starts_with(b".lock-") {
                     self.remove_file(&path, &mut Freed::default())?;
                 } else if name.starts_with(b".") {
-                    let bytes = usage(&path);
+                    let bytes = disk::usage(&path);
                     if self.remove_tree(&path)? {
                         freed.leftovers += 1;
                         freed.bytes += bytes;
@@ -339,7 +366,7 @@ impl Collection<'_> {
     }
 
     fn remove_file(&self, path: &Path, freed: &mut Freed) -> Result<(), Error> {
-        let bytes = usage(path);
+        let bytes = disk::usage(path);
         if !self.options.dry_run {
             match fs::remove_file(path) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -373,6 +400,11 @@ impl Collection<'_> {
             }
         }
     }
+}
+
+/// Returns the bytes that an unpacked layer takes.
+fn tree_bytes(path: &Path) -> u64 {
+    unpacked::size_of(path).unwrap_or_else(|| disk::usage(path))
 }
 
 /// Returns when a file or folder was last used; one that goes while a dry run looks was never.
