@@ -106,7 +106,10 @@ impl Client {
             let host = request.url().host_str().unwrap_or_default();
             self.shared.pauses.wait(host);
             let outcome = self.follow(request);
-            let last = tried >= config.tries || !request.retries();
+            // A program that asks for something where nobody is wants to hear so soon.
+            let is_nobody = matches!(outcome, Err(Error::Send { connect: true, .. }));
+            let most = if request.is_relayed() && is_nobody { 2 } else { config.tries };
+            let last = tried >= most.min(config.tries) || !request.retries();
             let why = match &outcome {
                 Ok(_) if request.is_relayed() => return outcome,
                 Ok(response) if !retry::is_worth_it(response.status()) => return outcome,

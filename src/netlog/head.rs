@@ -25,16 +25,32 @@ const KEPT: [&str; 10] = [
     "x-repo-commit",
 ];
 
+/// The headers that are handed on and not kept.
+const PASSING: [&str; 2] = ["retry-after", "set-cookie"];
+
 /// An answer's head.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) status: u16,
     /// As they stand in a lock.
     pub(super) headers: BTreeMap<String, String>,
     /// Where a redirect leads indeed; the lock's has no secrets.
     pub(super) location: Option<String>,
+    /// What a program needs now and nobody later: cookies, and how long to wait before another try.
+    /// A replay answers without, and needs neither.
+    pub(super) passing: Vec<(String, String)>,
     /// What to ask upstream with whether anything changed.
     pub(super) etag: Option<String>,
+}
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Of the rest some is secret.
+        f.debug_struct("Head")
+            .field("status", &self.status)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Head {
@@ -64,7 +80,12 @@ impl Head {
         if let Some(location) = &location {
             kept.insert("location".to_owned(), location_shown(url, location));
         }
-        let head = Head { status, headers: kept, location, etag };
+        let mut passing = Vec::new();
+        for name in PASSING {
+            let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+            passing.extend(values.map(|value| (name.to_owned(), value.to_owned())));
+        }
+        let head = Head { status, headers: kept, location, passing, etag };
         if head.is_redirect() { head.without_body() } else { head }
     }
 
@@ -74,6 +95,7 @@ impl Head {
             status: fetch.status,
             headers: fetch.headers.clone(),
             location: fetch.headers.get("location").cloned(),
+            passing: Vec::new(),
             etag: fetch.headers.get("etag").cloned(),
         }
     }

@@ -23,6 +23,7 @@ mod reply;
 mod secret;
 mod serve;
 mod session;
+mod vouch;
 
 use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;

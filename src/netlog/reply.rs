@@ -192,6 +192,12 @@ pub(super) fn answer(
             response.headers_mut().insert(name, value);
         }
     }
+    for (name, value) in &head.passing {
+        let parsed = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
+        if let (Ok(name), Ok(value)) = parsed {
+            response.headers_mut().append(name, value);
+        }
+    }
     let is_ok = head.status == 200 && ask.method != Method::Post;
     if is_ok && is_unchanged(&ask.wishes, head) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;

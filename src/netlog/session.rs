@@ -17,6 +17,7 @@ use super::log::{Log, is_empty};
 use super::replay::Replay;
 use super::reply::{self, Served, Source};
 use super::serve::{self, Guest};
+use super::vouch;
 use super::{
     Authority, Bodies, Doors, Error, Fetch, Method, Missing, Mode, Options, Record, Refused,
     Trouble,
@@ -184,8 +185,14 @@ impl Netlog {
 
     /// Returns what all steps of the layer asked so far: this is what a lock holds, since whether
     /// answers differed shows only over the whole layer.
+    /// Here each body has its class, which takes a pass over the indexes among them.
     pub fn record(&self) -> Record {
-        self.shared.record(None)
+        let mut record = self.shared.record(None);
+        if self.shared.replay.is_none() {
+            let declared = lock(&self.shared.declared).clone();
+            vouch::classify(&mut record.fetches, &*self.shared.bodies, &declared);
+        }
+        record
     }
 }
 

@@ -1,0 +1,314 @@
+//! Who vouches for what: a pass over a layer's record that looks for each body's digest in the
+//! indexes which the layer fetched itself.
+//!
+//! ```text
+//! apt:    InRelease, signed -> digest of Packages.xz -> digest of a .deb
+//! pip:    page of a project, by TLS -> #sha256= of a wheel
+//! npm:    description of a package, by TLS -> sha512 of its .tgz
+//! conda:  repodata.json, by TLS -> sha256 of a package
+//! ```
+//!
+//! A chain goes by digests, never by names. Whether the signature is good is apt's business, which
+//! ends the step where it isn't, unless the recipe told it not to look.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha512};
+
+use super::{AuthorityClass, Bodies, Fetch, Method};
+use crate::oci::Digest;
+
+/// The largest `Release` that is read; Debian's has a quarter of a megabyte.
+const MOST_RELEASE: u64 = 32 << 20;
+
+/// What decompressing may take, in KiB: `xz -9` wants 64 MiB.
+const MOST_MEMORY: u32 = 256 << 10;
+
+/// Raises the class of each fetch for which something recorded beside it vouches. `declared` are the
+/// digests that the recipe gives.
+pub(super) fn classify(fetches: &mut [Fetch], bodies: &dyn Bodies, declared: &BTreeSet<Digest>) {
+    let mut wanted = BTreeMap::new();
+    for fetch in fetches.iter().filter(|fetch| fetch.status == 200 && fetch.size > 0) {
+        wanted.insert(fetch.digest, AuthorityClass::None);
+    }
+    let mut found = Found { wanted, bodies };
+    for digest in declared {
+        found.vouch(digest, AuthorityClass::Declared);
+    }
+    found.apt(fetches);
+    found.pages(fetches);
+    found.npm(fetches);
+    for fetch in fetches.iter_mut().filter(|fetch| fetch.status == 200) {
+        let class = found.wanted.get(&fetch.digest).copied();
+        fetch.authority = fetch.authority.min(class.unwrap_or(AuthorityClass::None));
+    }
+}
+
+struct Found<'a> {
+    /// The digests in question, with the best that was found for each.
+    wanted: BTreeMap<Digest, AuthorityClass>,
+    bodies: &'a dyn Bodies,
+}
+
+impl Found<'_> {
+    fn vouch(&mut self, digest: &Digest, class: AuthorityClass) {
+        if let Some(best) = self.wanted.get_mut(digest) {
+            *best = class.min(*best);
+        }
+    }
+
+    /// Opens a body. An index that can't be read vouches for nothing, which is what is then said.
+    fn open(&self, fetch: &Fetch) -> Option<File> {
+        self.bodies.open(&fetch.digest).ok().flatten()
+    }
+
+    fn apt(&mut self, fetches: &[Fetch]) {
+        let whole: Vec<&Fetch> = fetches.iter().filter(|fetch| is_body(fetch)).collect();
+        let signatures: BTreeSet<&str> =
+            whole.iter().filter_map(|fetch| fetch.url.strip_suffix("/Release.gpg")).collect();
+        let mut indexes = BTreeSet::new();
+        for fetch in &whole {
+            let Some(text) = self.signed(fetch, &signatures) else { continue };
+            self.vouch(&fetch.digest, AuthorityClass::Gpg);
+            for (digest, path) in listed(&text) {
+                self.vouch(&digest, AuthorityClass::AptChain);
+                let name = path.rsplit('/').next().unwrap_or(path);
+                let stem = name.split('.').next().unwrap_or(name);
+                if matches!(stem, "Packages" | "Sources") {
+                    indexes.insert(digest);
+                }
+            }
+        }
+        for fetch in &whole {
+            if fetch.url.ends_with("/Release.gpg") {
+                self.vouch(&fetch.digest, AuthorityClass::Gpg);
+            }
+            if indexes.remove(&fetch.digest) {
+                self.scan(fetch, AuthorityClass::AptChain);
+            }
+        }
+    }
+
+    /// Reads a signed `Release`.
+    fn signed(&self, fetch: &Fetch, signatures: &BTreeSet<&str>) -> Option<String> {
+        let inline = fetch.url.ends_with("/InRelease");
+        let beside = fetch.url.strip_suffix("/Release").is_some_and(|at| signatures.contains(at));
+        if !inline && !beside {
+            return None;
+        }
+        let mut text = String::new();
+        self.open(fetch)?.take(MOST_RELEASE).read_to_string(&mut text).ok()?;
+        (beside || text.starts_with("-----BEGIN PGP SIGNED MESSAGE-----")).then_some(text)
+    }
+
+    /// Looks into pages of Python's projects and conda's channels.
+    fn pages(&mut self, fetches: &[Fetch]) {
+        for fetch in fetches.iter().filter(|fetch| is_trusted_page(fetch)) {
+            let path = fetch.url.split('?').next().unwrap_or(&fetch.url);
+            let name = path.rsplit('/').next().unwrap_or(path);
+            if path.contains("/simple/") || path.contains("/pypi/") && is_json(fetch) {
+                self.scan(fetch, AuthorityClass::PypiHash);
+            } else if name.starts_with("repodata") || name.starts_with("current_repodata") {
+                self.scan(fetch, AuthorityClass::CondaSha256);
+            }
+        }
+    }
+
+    fn npm(&mut self, fetches: &[Fetch]) {
+        let host = |url: &str| url.split('/').nth(2).unwrap_or_default().to_owned();
+        let archives: Vec<&Fetch> = fetches
+            .iter()
+            .filter(|fetch| is_body(fetch) && fetch.url.contains("/-/"))
+            .filter(|fetch| fetch.url.strip_suffix(".tgz").is_some())
+            .collect();
+        let hosts: BTreeSet<String> = archives.iter().map(|fetch| host(&fetch.url)).collect();
+        let mut integrity = BTreeSet::new();
+        for page in fetches.iter().filter(|fetch| is_trusted_page(fetch) && is_json(fetch)) {
+            if hosts.contains(&host(&page.url))
+                && let Some(file) = self.open(page)
+            {
+                integrities(file, &mut integrity).ok();
+            }
+        }
+        if integrity.is_empty() {
+            return;
+        }
+        for archive in archives {
+            let Some(hash) = self.open(archive).and_then(|file| sha512(file).ok()) else {
+                continue;
+            };
+            if integrity.contains(hash.as_bytes()) {
+                self.vouch(&archive.digest, AuthorityClass::NpmIntegrity);
+            }
+        }
+    }
+
+    /// Vouches for each digest that an index names.
+    fn scan(&mut self, index: &Fetch, class: AuthorityClass) {
+        let Some(file) = self.open(index) else { return };
+        let itself = index.digest;
+        let mut named = Vec::new();
+        let wanted = &self.wanted;
+        let read = plain(file).and_then(|reader| {
+            digests(reader, |digest| {
+                if digest != itself && wanted.contains_key(&digest) {
+                    named.push(digest);
+                }
+            })
+        });
+        // A part that can't be decompressed vouches for nothing; what was read before does.
+        read.ok();
+        for digest in named {
+            self.vouch(&digest, class);
+        }
+    }
+}
+
+fn is_body(fetch: &Fetch) -> bool {
+    fetch.method == Method::Get && fetch.status == 200 && fetch.size > 0
+}
+
+fn is_trusted_page(fetch: &Fetch) -> bool {
+    is_body(fetch) && fetch.url.starts_with("https:")
+}
+
+fn is_json(fetch: &Fetch) -> bool {
+    fetch.headers.get("content-type").is_some_and(|kind| kind.contains("json"))
+}
+
+/// Reads what a `Release` lists under `SHA256`: digests and paths.
+fn listed(release: &str) -> Vec<(Digest, &str)> {
+    let section = release.lines().skip_while(|line| !line.starts_with("SHA256:")).skip(1);
+    section
+        .take_while(|line| line.starts_with(' '))
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let digest = format!("sha256:{}", words.next()?).parse().ok()?;
+            Some((digest, words.nth(1)?))
+        })
+        .collect()
+}
+
+/// Undoes a compression, told by its first bytes.
+fn plain(file: File) -> io::Result<Box<dyn Read>> {
+    let mut reader = BufReader::with_capacity(256 << 10, file);
+    let start = reader.fill_buf()?;
+    Ok(if start.starts_with(&[0x1f, 0x8b]) {
+        Box::new(flate2::bufread::MultiGzDecoder::new(reader))
+    } else if start.starts_with(b"\xfd7zXZ\0") {
+        Box::new(lzma_rust2::XzReader::new_mem_limit(reader, true, MOST_MEMORY))
+    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        Box::new(zstd::Decoder::with_buffer(reader)?)
+    } else {
+        Box::new(reader)
+    })
+}
+
+/// Finds every SHA-256 in a text: a run of exactly 64 hexadecimal digits.
+fn digests(mut reader: impl Read, mut each: impl FnMut(Digest)) -> io::Result<()> {
+    let mut piece = vec![0; 256 << 10];
+    let mut run = Vec::with_capacity(65);
+    loop {
+        let count = reader.read(&mut piece)?;
+        for byte in &piece[..count] {
+            if byte.is_ascii_hexdigit() {
+                if run.len() <= 64 {
+                    run.push(*byte);
+                }
+                continue;
+            }
+            if run.len() == 64 {
+                take(&run, &mut each);
+            }
+            run.clear();
+        }
+        if count == 0 {
+            if run.len() == 64 {
+                take(&run, &mut each);
+            }
+            return Ok(());
+        }
+    }
+}
+
+fn take(run: &[u8], each: &mut impl FnMut(Digest)) {
+    let text = format!("sha256:{}", String::from_utf8_lossy(run));
+    if let Ok(digest) = text.parse() {
+        each(digest);
+    }
+}
+
+/// Finds every `sha512-…` in a text.
+fn integrities(mut reader: impl Read, found: &mut BTreeSet<Vec<u8>>) -> io::Result<()> {
+    const START: &[u8] = b"sha512-";
+    const LENGTH: usize = 88;
+    let finder = memchr::memmem::Finder::new(START);
+    let mut text = Vec::new();
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        let count = reader.read(&mut piece)?;
+        text.extend_from_slice(&piece[..count]);
+        for at in finder.find_iter(&text) {
+            if let Some(hash) = text.get(at + START.len()..at + START.len() + LENGTH) {
+                found.insert(hash.to_vec());
+            }
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        // What may have been cut.
+        text.drain(..text.len().saturating_sub(START.len() + LENGTH - 1));
+    }
+}
+
+fn sha512(mut file: File) -> io::Result<String> {
+    let mut hasher = Sha512::new();
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        let count = file.read(&mut piece)?;
+        if count == 0 {
+            return Ok(STANDARD.encode(hasher.finalize()));
+        }
+        hasher.update(&piece[..count]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_runs_of_exactly_64_digits_wherever_a_piece_ends() {
+        struct Bytewise<'a>(&'a [u8]);
+        impl Read for Bytewise<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0.read(&mut buffer[..1])
+            }
+        }
+        let one = Digest::of(b"1");
+        let text =
+            format!("SHA256: {0}\nSHA512: {0}{0}\nMD5: {1}\n{0}", one.hex(), &one.hex()[32..]);
+        let mut found = Vec::new();
+        digests(Bytewise(text.as_bytes()), |digest| found.push(digest)).unwrap();
+        assert_eq!(found, [one, one]);
+        let hash = "a".repeat(88);
+        let mut found = BTreeSet::new();
+        let text = format!("{{\"integrity\":\"sha512-{hash}\"}} sha512-short");
+        integrities(Bytewise(text.as_bytes()), &mut found).unwrap();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [hash.as_bytes()]);
+    }
+
+    #[test]
+    fn a_release_lists_digests_with_paths() {
+        let one = Digest::of(b"1");
+        let text = format!(
+            "Date: x\nMD5Sum:\n 00 1 a/b\nSHA256:\n {0}  12 main/Packages.xz\n {0} 1 x\nSHA512:\n {0} 1 y\n",
+            one.hex()
+        );
+        assert_eq!(listed(&text), [(one, "main/Packages.xz"), (one, "x")]);
+    }
+}
