@@ -15,6 +15,9 @@ mod registry;
 // Certificates of one registry, its authority's and ours.
 mod trust;
 
+// Images that are read elsewhere than their names say, and names that are blocked.
+mod mirrors;
+
 // From registry to registry, with referrers; several destinations, and tags that wait for all.
 mod publish;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::http;
 use crate::oci::{Descriptor, Document, Reference};
-use crate::registry::{Keychain, Registries, Repository};
+use crate::registry::{Keychain, Places, Registries, Repository};
 use crate::store::Store;
 use crate::transfer::{self, Source, Stream};
 
@@ -27,7 +27,7 @@ impl Access {
         &self,
         about: impl IntoIterator<Item = &'r Reference>,
         context: &Context<'_>,
-    ) -> Registries {
+    ) -> Result<Registries, Error> {
         let config = http::Config::from_env(context.env).reporting_to(context.report.clone());
         let mut keychain = Keychain::new(context.env);
         if let Some((user, password)) = &self.login {
@@ -35,11 +35,9 @@ impl Access {
                 keychain = keychain.with_login(reference.registry(), user, password);
             }
         }
-        self.plain_http
-            .iter()
-            .fold(Registries::new(http::Client::new(config), keychain), |registries, host| {
-                registries.with_plain_http(host)
-            })
+        let places = Places::read(&keychain)?;
+        let registries = Registries::new(http::Client::new(config), keychain).with_places(places);
+        Ok(self.plain_http.iter().fold(registries, |all, host| all.with_plain_http(host)))
     }
 }
 

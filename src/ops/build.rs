@@ -200,7 +200,7 @@ fn job(
     for platform in &options.platforms {
         check_platform(definition, platform)?;
     }
-    let registries = options.access.registries([&definition.image], context);
+    let registries = options.access.registries([&definition.image], context)?;
     let found = base::find(&sources.base(), options.always_pull, store, &registries, context)?;
     let chosen =
         if options.platforms.is_empty() { &definition.platforms } else { &options.platforms };
@@ -441,7 +441,7 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
     let definition = &sources.definition;
     let refresh: BTreeSet<String> = options.refresh.iter().cloned().collect();
     check_refresh(&refresh, &sources)?;
-    let registries = options.access.registries([&definition.image], context);
+    let registries = options.access.registries([&definition.image], context)?;
     let client =
         http::Client::new(http::Config::from_env(context.env).reporting_to(context.report.clone()));
     let recorder = match options.network {

@@ -51,7 +51,7 @@ pub struct CopyReport {
 
 /// Copies an image. The tags move when all of it is there, its referrers too.
 pub fn copy(options: &CopyOptions, context: &Context<'_>) -> Result<CopyReport, Error> {
-    let registries = options.access.registries([&options.destination], context);
+    let registries = options.access.registries([&options.destination], context)?;
     let source = registries.open(&options.source);
     let destination = registries.open(&options.destination);
     let root = source.document(&source.resolve(&options.source)?)?;

@@ -111,7 +111,7 @@ pub fn diff(options: &DiffOptions, context: &Context<'_>) -> Result<Comparison, 
         ImageName::Reference(reference) => Some(reference),
         _ => None,
     });
-    let registries = options.access.registries(about, context);
+    let registries = options.access.registries(about, context)?;
     let a = find(&options.a, &store, &registries)?;
     let b = find(&options.b, &store, &registries)?;
     // Layers of a base may never have been fetched.

@@ -109,7 +109,7 @@ pub fn export(options: &ExportOptions, context: &Context<'_>) -> Result<StoredRe
     };
     let missing = store.missing(&descriptor)?;
     if !missing.is_empty() {
-        let registries = options.access.registries([&options.reference], context);
+        let registries = options.access.registries([&options.reference], context)?;
         let origins = Origins::new(&store, &registries, &missing)?;
         let document = transfer::Source::document(&store, &descriptor)?;
         let here = inspect::manifests(&options.reference, &document, &store)?;

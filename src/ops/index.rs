@@ -40,7 +40,7 @@ pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildRepor
     };
     let sources = load(&options.name, &build)?;
     let definition = &sources.definition;
-    let registries = options.access.registries(&options.images, context);
+    let registries = options.access.registries(&options.images, context)?;
     let mut entries: Vec<Descriptor> = Vec::new();
     for reference in &options.images {
         if reference.digest().is_none() {

@@ -105,7 +105,7 @@ pub fn show(options: &ShowOptions, context: &Context<'_>) -> Result<ImageReport,
         let here = manifests(&options.reference, &document, &store)?;
         return report(options, &document, here, &store);
     }
-    let registries = options.access.registries([&options.reference], context);
+    let registries = options.access.registries([&options.reference], context)?;
     let registry = registries.open(&options.reference);
     let descriptor = registry.resolve(&options.reference)?;
     let document = registry.document(&descriptor)?;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::http;
 use crate::oci::Reference;
-use crate::registry::{self, Keychain, Registries};
+use crate::registry::{self, Keychain, Places, Registries};
 
 use super::{Context, Error};
 
@@ -66,7 +66,8 @@ pub fn login(options: &LoginOptions, context: &Context<'_>) -> Result<LoginRepor
     let keychain = Keychain::new(context.env);
     let config = http::Config::from_env(context.env).reporting_to(context.report.clone());
     let with = keychain.clone().with_login(&registry, &options.user, &options.password);
-    let mut registries = Registries::new(http::Client::new(config), with);
+    let places = Places::read(&keychain)?;
+    let mut registries = Registries::new(http::Client::new(config), with).with_places(places);
     if options.plain_http {
         registries = registries.with_plain_http(&registry);
     }

@@ -128,7 +128,7 @@ pub(super) fn ways<'a>(
     // An image's first destination is the one that was named; the definition's further ones have
     // their own credentials.
     let named = pushes.iter().filter_map(|(_, destinations)| destinations.first());
-    let registries = options.access.registries(named, context);
+    let registries = options.access.registries(named, context)?;
     let mut ways = Vec::new();
     for (image, destinations) in pushes {
         let documents: Arc<[Document]> = documents(&image, options.by_digest, store)?.into();

@@ -47,7 +47,7 @@ pub struct PullReport {
 /// Pulls an image. Its name in the store moves when all of it is there.
 pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, Error> {
     let store = context.open()?;
-    let registries = options.access.registries([&options.reference], context);
+    let registries = options.access.registries([&options.reference], context)?;
     let registry = registries.open(&options.reference);
     let descriptor = registry.resolve(&options.reference)?;
     let document = registry.document(&descriptor)?;

@@ -60,7 +60,7 @@ pub fn shell(options: &ShellOptions<'_>, context: &Context<'_>) -> Result<Outcom
         )));
     };
     let layers: Vec<LayerId> = manifest.layers.iter().cloned().zip(config.diff_ids()).collect();
-    let registries = Access::default().registries([], context);
+    let registries = Access::default().registries([], context)?;
     let origins = Origins::new(&store, &registries, &manifest.layers)?;
     let client =
         http::Client::new(http::Config::from_env(context.env).reporting_to(context.report.clone()));

@@ -133,6 +133,22 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A `registries.conf` that cannot be understood.
+    #[error("{} is no file of registries: {reason}", path.display())]
+    RegistriesFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name that a `registries.conf` forbids.
+    #[error("`{name}` is blocked by {}", file.display())]
+    Blocked {
+        /// The name.
+        name: String,
+        /// The file.
+        file: PathBuf,
+    },
     /// A file that cannot be read.
     #[error(transparent)]
     Disk(#[from] disk::Error),
@@ -348,6 +364,7 @@ impl Fault for Error {
             Error::Disk(error) => error.kind(),
             Error::AuthFile { .. }
             | Error::NoAuthFile { .. }
+            | Error::RegistriesFile { .. }
             | Error::Host { .. }
             | Error::Elsewhere { .. } => Kind::Usage,
             _ => Kind::Failed,
@@ -368,6 +385,12 @@ impl Fault for Error {
             Error::NoCredential { registry } => Some(log_in(registry, None)),
             Error::NoAuthFile { .. } => {
                 Some("set HOME, DOCKER_CONFIG or REGISTRY_AUTH_FILE".to_owned())
+            }
+            Error::RegistriesFile { .. } => {
+                Some("see containers-registries.conf(5), or name another file with CONTAINERS_REGISTRIES_CONF".to_owned())
+            }
+            Error::Blocked { .. } => {
+                Some("use another image, or change that file if it is yours".to_owned())
             }
             Error::Helper { .. } => Some(
                 "the helper is named by credsStore or credHelpers in docker's or podman's file of credentials".to_owned(),

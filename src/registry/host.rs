@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use crate::http::{Client, Method, Request, StatusCode, Url};
+use crate::http::{self, Client, Method, Request, Response, StatusCode, Url};
 
 use super::Error;
 
@@ -19,18 +19,29 @@ pub(super) fn is_docker_hub(registry: &str) -> bool {
     )
 }
 
+/// What may be spoken with a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wire {
+    /// TLS; on loopback what the registry speaks.
+    Secure,
+    /// Plain HTTP.
+    Plain,
+    /// TLS whatever the certificate, or plain HTTP where there is none.
+    Any,
+}
+
 /// A registry, as a reference names it.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) client: Client,
-    plain: bool,
+    wire: Wire,
     base: Mutex<Option<Url>>,
 }
 
 impl Host {
-    pub(super) fn new(name: &str, plain: bool, client: Client) -> Host {
-        Host { name: name.to_owned(), client, plain, base: Mutex::new(None) }
+    pub(super) fn new(name: &str, wire: Wire, client: Client) -> Host {
+        Host { name: name.to_owned(), client, wire, base: Mutex::new(None) }
     }
 
     /// Returns the API's root, `https://HOST/v2/`.
@@ -39,12 +50,14 @@ impl Host {
         if let Some(base) = &*base {
             return Ok(base.clone());
         }
-        let found = if self.plain {
-            self.root("http")?
-        } else if is_loopback(&self.name) {
-            self.probe()?
-        } else {
-            self.root("https")?
+        let found = match self.wire {
+            Wire::Plain => self.root("http")?,
+            _ if is_loopback(&self.name) => self.probe()?,
+            Wire::Secure => self.root("https")?,
+            Wire::Any => {
+                let secure = self.root("https")?;
+                if self.ask(&secure).is_ok() { secure } else { self.root("http")? }
+            }
         };
         *base = Some(found.clone());
         Ok(found)
@@ -56,23 +69,26 @@ impl Host {
         Url::parse(&text).map_err(|_| Error::Host { registry: self.name.clone() })
     }
 
+    fn ask(&self, root: &Url) -> Result<Response, http::Error> {
+        self.client.send(&Request::new(Method::GET, root.clone()).once())
+    }
+
     /// Asks a registry on this machine which it speaks. Plain HTTP comes first, since a server that
     /// wants TLS answers it with 400 or hangs up, and since nothing secret is said. A connection that
     /// broke looks like hanging up, so both are asked again before TLS is believed.
     fn probe(&self) -> Result<Url, Error> {
         let (plain, secure) = (self.root("http")?, self.root("https")?);
-        let ask = |root: &Url| self.client.send(&Request::new(Method::GET, root.clone()).once());
         for _ in 0..3 {
-            match ask(&plain) {
+            match self.ask(&plain) {
                 Ok(answer) if answer.status() != StatusCode::BAD_REQUEST => return Ok(plain),
                 Ok(_) => return Ok(secure),
                 // Nobody listens: a second question would be answered alike.
-                Err(error @ crate::http::Error::Send { connect: true, .. }) => {
+                Err(error @ http::Error::Send { connect: true, .. }) => {
                     return Err(error.into());
                 }
                 Err(_) => {}
             }
-            if ask(&secure).is_ok() {
+            if self.ask(&secure).is_ok() {
                 return Ok(secure);
             }
         }
@@ -109,10 +125,11 @@ mod tests {
     #[test]
     fn docker_hub_is_elsewhere() {
         let client = Client::new(crate::http::Config::default());
-        let base = |name: &str| Host::new(name, false, client.clone()).base().unwrap().to_string();
+        let base =
+            |name: &str| Host::new(name, Wire::Secure, client.clone()).base().unwrap().to_string();
         assert_eq!(base("docker.io"), "https://registry-1.docker.io/v2/");
         assert_eq!(base("ghcr.io"), "https://ghcr.io/v2/");
-        let plain = Host::new("r.example:5000", true, client.clone()).base().unwrap();
+        let plain = Host::new("r.example:5000", Wire::Plain, client.clone()).base().unwrap();
         assert_eq!(plain.as_str(), "http://r.example:5000/v2/");
     }
 }

@@ -17,13 +17,15 @@ use crate::http::{Method, Request, StatusCode, header};
 use super::auth::Auth;
 use super::credentials::{LIMIT, is_legacy, normalise, server_of};
 use super::error::refusal;
+use super::host::Wire;
 use super::{Error, Keychain, Registries, helper};
 
 impl Registries {
     /// Tries the keychain's credential for a registry at its API's root. Returns `false` when the
     /// registry lets in anyone, so that nothing is known of the credential.
     pub fn check_login(&self, registry: &str) -> Result<bool, Error> {
-        let host = self.host(registry);
+        let insecure = self.places.rule(registry).is_some_and(|rule| rule.insecure);
+        let host = self.host(registry, if insecure { Wire::Any } else { Wire::Secure }, false);
         let base = host.base()?;
         let client = host.client.clone();
         let mut answer = client.send(&Request::new(Method::GET, base.clone()))?;

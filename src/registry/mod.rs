@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Registries ── open(reference) ──> Repository ── Source, Sink
-//!   client, keychain, hosts           auth: challenge, credential, tokens by scope
+//!   client, keychain, hosts, places   auth: challenge, credential, tokens by scope
 //! ```
 //! A request goes out with what is known; a 401 says what is missing, and it goes out once more. All
 //! that differs between registries is handled where it shows, by what the answer holds and never by
@@ -17,6 +17,7 @@ mod error;
 mod helper;
 mod host;
 mod login;
+mod places;
 mod pull;
 mod push;
 mod reader;
@@ -27,15 +28,18 @@ mod upload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::http;
 use crate::oci::Reference;
 
 pub use credentials::{Credential, Keychain, Secret, normalise};
 pub use error::{Error, Refusal};
+pub use places::Places;
 pub use repository::Repository;
 
-use host::Host;
+use host::{Host, Wire};
+use repository::Place;
 
 /// The way to all registries, with what is known of each.
 #[derive(Debug)]
@@ -43,8 +47,13 @@ pub struct Registries {
     client: http::Client,
     keychain: Arc<Keychain>,
     plain: BTreeSet<String>,
-    hosts: Mutex<BTreeMap<String, Arc<Host>>>,
+    places: Places,
+    hosts: Mutex<BTreeMap<(String, Wire, bool), Arc<Host>>>,
 }
+
+/// How often a mirror is tried, and how long it may take to stand: there are others.
+const MIRROR_TRIES: u32 = 2;
+const MIRROR_CONNECT: Duration = Duration::from_secs(10);
 
 impl Registries {
     /// Makes the way over a client with these credentials. Nothing is asked of anyone yet.
@@ -53,6 +62,7 @@ impl Registries {
             client,
             keychain: Arc::new(keychain),
             plain: BTreeSet::new(),
+            places: Places::default(),
             hosts: Mutex::new(BTreeMap::new()),
         }
     }
@@ -65,20 +75,63 @@ impl Registries {
         self
     }
 
-    /// Opens the repository that a reference names. Nothing is asked of the registry yet.
-    pub fn open(&self, reference: &Reference) -> Repository {
-        let host = self.host(reference.registry());
-        Repository::new(host, Arc::clone(&self.keychain), reference)
+    /// Reads images where these say.
+    #[must_use]
+    pub fn with_places(self, places: Places) -> Registries {
+        Registries { places, ..self }
     }
 
-    fn host(&self, registry: &str) -> Arc<Host> {
+    /// Opens the repository that a reference names. Nothing is asked of the registry yet.
+    pub fn open(&self, reference: &Reference) -> Repository {
+        let name = reference.name();
+        let here = self.place(reference, false);
+        let Some(rule) = self.places.rule(&name) else { return here };
+        let mut places = Vec::new();
+        let found = rule.places(&name);
+        let last = found.len() - 1;
+        for (position, found) in found.into_iter().enumerate() {
+            if position == last && found.name == name {
+                places.push(Place::Itself);
+            } else if let Ok(reference) = found.name.parse() {
+                let mirror = position < last;
+                let mut repository = self.place(&reference, mirror);
+                if found.insecure {
+                    repository.host = self.host(reference.registry(), Wire::Any, mirror);
+                }
+                places
+                    .push(Place::Other { repository: Box::new(repository), serves: found.serves });
+            }
+        }
+        here.reading_from(places)
+    }
+
+    /// Makes a repository that is where its name says.
+    fn place(&self, reference: &Reference, mirror: bool) -> Repository {
+        let rule = self.places.rule(&reference.name());
+        let wire = if rule.is_some_and(|rule| rule.insecure) { Wire::Any } else { Wire::Secure };
+        let host = self.host(reference.registry(), wire, mirror);
+        let blocked = rule.filter(|rule| rule.blocked).map(|rule| rule.file.clone());
+        Repository::new(host, Arc::clone(&self.keychain), reference, blocked)
+    }
+
+    fn host(&self, registry: &str, wire: Wire, mirror: bool) -> Arc<Host> {
+        let wire = if self.plain.contains(registry) { Wire::Plain } else { wire };
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let host = hosts.entry(registry.to_owned()).or_insert_with(|| {
-            let client = match certificates::find(registry, &self.keychain) {
-                trust if trust == http::Trust::default() => self.client.clone(),
-                trust => self.client.trusting(trust),
+        let host = hosts.entry((registry.to_owned(), wire, mirror)).or_insert_with(|| {
+            let mut trust = certificates::find(registry, &self.keychain);
+            trust.anyone = wire == Wire::Any;
+            let client = if mirror {
+                let config = self.client.config().clone();
+                let tries = config.tries.min(MIRROR_TRIES);
+                let connect_timeout = config.connect_timeout.min(MIRROR_CONNECT);
+                let config = http::Config { connect_timeout, tries, ..config };
+                http::Client::new(config).trusting(trust)
+            } else if trust == http::Trust::default() {
+                self.client.clone()
+            } else {
+                self.client.trusting(trust)
             };
-            Arc::new(Host::new(registry, self.plain.contains(registry), client))
+            Arc::new(Host::new(registry, wire, client))
         });
         Arc::clone(host)
     }

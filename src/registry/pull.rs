@@ -30,7 +30,14 @@ impl Source for Repository {
             (Some(digest), _) => digest.to_string(),
             (None, tag) => tag.unwrap_or("latest").to_owned(),
         };
-        Ok(self.look_up(&name, reference.digest(), For::Pull)?)
+        let digest = reference.digest();
+        Ok(self.read(digest.is_some(), |place| {
+            let (found, document) = place.look_up_or_get(&name, digest, For::Pull)?;
+            if let Some(document) = document {
+                self.remember(document);
+            }
+            Ok(found)
+        })?)
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Document, transfer::Error> {
@@ -38,7 +45,7 @@ impl Source for Repository {
             return Ok(document);
         }
         let name = descriptor.digest.to_string();
-        Ok(self.get_document(&name, Some(descriptor.digest), For::Pull)?)
+        Ok(self.read(true, |place| place.get_document(&name, Some(descriptor.digest), For::Pull))?)
     }
 
     fn blob<'a>(
@@ -46,7 +53,7 @@ impl Source for Repository {
         descriptor: &Descriptor,
         offset: u64,
     ) -> Result<Stream<'a>, transfer::Error> {
-        Ok(Box::new(Reader::open(self, descriptor, offset)?))
+        Ok(Box::new(self.read(true, |place| Reader::open(place, descriptor, offset))?))
     }
 
     fn origin(&self) -> Option<Reference> {
@@ -55,19 +62,32 @@ impl Source for Repository {
 }
 
 impl Repository {
-    /// Finds a document's descriptor by HEAD, which registries do not count as a pull, or by GET
-    /// where HEAD does not say everything.
+    /// Finds a document's descriptor.
     pub(super) fn look_up(
         &self,
         name: &str,
         expected: Option<Digest>,
         purpose: For,
     ) -> Result<Descriptor, Error> {
+        Ok(self.look_up_or_get(name, expected, purpose)?.0)
+    }
+
+    /// Finds a document's descriptor by HEAD, which registries do not count as a pull, or by GET
+    /// where HEAD does not say everything; then the document has come along.
+    fn look_up_or_get(
+        &self,
+        name: &str,
+        expected: Option<Digest>,
+        purpose: For,
+    ) -> Result<(Descriptor, Option<Document>), Error> {
+        let get = || {
+            let document = self.get_document(name, expected, purpose)?;
+            Ok((document.descriptor(), Some(document)))
+        };
         let mut answer = self.ask_document(&Method::HEAD, name, purpose)?;
-        match answer.status() {
-            StatusCode::OK => {}
+        if answer.status() != StatusCode::OK {
             // A refusal to HEAD has no words, so GET gets the error.
-            _ => return self.get_and_describe(name, expected, purpose),
+            return get();
         }
         let digest = answer.header(CONTENT_DIGEST).and_then(|text| text.parse::<Digest>().ok());
         let known = answer
@@ -88,25 +108,13 @@ impl Repository {
                     actual: descriptor.digest,
                 })
             }
-            (Some(descriptor), _) => Ok(descriptor),
+            (Some(descriptor), _) => Ok((descriptor, None)),
             (None, _) => {
                 // The connection can carry the next request once this answer is read.
                 answer.bytes(0).ok();
-                self.get_and_describe(name, expected, purpose)
+                get()
             }
         }
-    }
-
-    fn get_and_describe(
-        &self,
-        name: &str,
-        expected: Option<Digest>,
-        purpose: For,
-    ) -> Result<Descriptor, Error> {
-        let document = self.get_document(name, expected, purpose)?;
-        let descriptor = document.descriptor();
-        self.remember(document);
-        Ok(descriptor)
     }
 
     pub(super) fn ask_document(

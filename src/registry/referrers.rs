@@ -23,10 +23,13 @@ const TRIES: usize = 4;
 impl Repository {
     /// Returns what refers to a document here, as the registry or the fallback tag lists it.
     pub fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>, Error> {
-        if let Some(listed) = self.listed_by_registry(subject)? {
-            return Ok(listed);
-        }
-        Ok(self.fallback(subject, For::Pull)?.map(|index| index.manifests).unwrap_or_default())
+        self.read(true, |place| {
+            if let Some(listed) = place.listed_by_registry(subject)? {
+                return Ok(listed);
+            }
+            let index = place.fallback(subject, For::Pull)?;
+            Ok(index.map(|index| index.manifests).unwrap_or_default())
+        })
     }
 
     /// Sees to it that a document which has a subject is listed as its referrer. What lists it already

@@ -1,5 +1,7 @@
 //! One repository of a registry, and the way in which every request to it goes out.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::http::{Client, Method, Request, Response, StatusCode, Url, header, same_origin};
@@ -8,6 +10,7 @@ use crate::oci::{Digest, Document, Reference};
 use super::auth::Auth;
 use super::error::refusal;
 use super::host::Host;
+use super::places::Serves;
 use super::pull::ACCEPT;
 use super::{Error, Keychain};
 
@@ -18,8 +21,38 @@ pub struct Repository {
     pub(super) auth: Auth,
     /// The name without tag and digest.
     reference: Reference,
+    /// The file that forbids it.
+    blocked: Option<PathBuf>,
+    /// Where it is read from, if that is elsewhere, too.
+    places: Vec<Place>,
+    /// Which of the places gave something last.
+    chosen: AtomicUsize,
     /// Documents that came along while looking for something else.
     seen: Mutex<Vec<Document>>,
+}
+
+/// Where a repository is read from.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Where its name says.
+    Itself,
+    /// A mirror, or what its name was rewritten to.
+    Other {
+        /// There.
+        repository: Box<Repository>,
+        /// What it is asked for.
+        serves: Serves,
+    },
+}
+
+impl Place {
+    fn serves(&self, by_digest: bool) -> bool {
+        match self {
+            Place::Itself => true,
+            Place::Other { serves, .. } if by_digest => serves.digests,
+            Place::Other { serves, .. } => serves.tags,
+        }
+    }
 }
 
 /// What a request is for, which decides the token that it needs.
@@ -34,9 +67,67 @@ impl Repository {
         host: Arc<Host>,
         keychain: Arc<Keychain>,
         reference: &Reference,
+        blocked: Option<PathBuf>,
     ) -> Repository {
         let auth = Auth::new(host.client.clone(), keychain, &host.name, reference.repository());
-        Repository { host, auth, reference: reference.clone(), seen: Mutex::default() }
+        Repository {
+            host,
+            auth,
+            reference: reference.clone(),
+            blocked,
+            places: Vec::new(),
+            chosen: AtomicUsize::new(usize::MAX),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Has it read from these places, the last of which is the primary one.
+    pub(super) fn reading_from(self, places: Vec<Place>) -> Repository {
+        Repository { places, ..self }
+    }
+
+    /// Asks each place in turn where this may be read, beginning with the one that gave something
+    /// last. When none has it the primary one's error counts.
+    pub(super) fn read<'s, T>(
+        &'s self,
+        by_digest: bool,
+        ask: impl Fn(&'s Repository) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let chosen = self.chosen.load(Ordering::Relaxed);
+        let serves = |at: &usize| *at == chosen || self.places[*at].serves(by_digest);
+        let mut order: Vec<usize> = (0..self.places.len()).filter(serves).collect();
+        order.sort_by_key(|at| *at != chosen);
+        let report = &self.client().config().report;
+        let (mut primary, mut others) = (None, Vec::new());
+        for at in order {
+            let place = match &self.places[at] {
+                Place::Itself => self,
+                Place::Other { repository, .. } => repository,
+            };
+            match ask(place) {
+                Ok(answer) => {
+                    self.chosen.store(at, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(error) if at + 1 == self.places.len() => primary = Some(error),
+                Err(error) => {
+                    let text =
+                        format!("{} was of no help for {}: {error}", place.name(), self.name());
+                    report.detail(&text);
+                    others.push(text);
+                }
+            }
+        }
+        match primary {
+            // No other place is known.
+            None => ask(self),
+            Some(error) => {
+                for text in others {
+                    report.warning(&text);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Returns the name without tag and digest, as `ghcr.io/rocker-org/ml`.
@@ -52,10 +143,18 @@ impl Repository {
         &self.host.client
     }
 
+    /// Returns the API's root, where the registry may be asked at all.
+    pub(super) fn base(&self) -> Result<Url, Error> {
+        match &self.blocked {
+            Some(file) => Err(Error::Blocked { name: self.name(), file: file.clone() }),
+            None => self.host.base(),
+        }
+    }
+
     /// Returns the URL of something below the repository, as `blobs/sha256:…`.
     pub(super) fn url(&self, below: &str) -> Result<Url, Error> {
         let path = format!("{}/{below}", self.reference.repository());
-        self.host.base()?.join(&path).map_err(|_| Error::Host { registry: self.host.name.clone() })
+        self.base()?.join(&path).map_err(|_| Error::Host { registry: self.host.name.clone() })
     }
 
     /// Returns the scopes of a token for this repository.
@@ -73,7 +172,7 @@ impl Repository {
         scopes: &[String],
         make: impl Fn(Request<'r>) -> Result<Request<'r>, crate::http::Error>,
     ) -> Result<Response, Error> {
-        let base = self.host.base()?;
+        let base = self.base()?;
         let ours = same_origin(&base, url);
         let mut authorization = if ours { self.auth.header(&base, scopes, false)? } else { None };
         let mut renewed = false;

@@ -255,7 +255,7 @@ impl Repository {
         match answer.status().as_u16() {
             200..=299 => Ok(answer),
             401 => {
-                let base = self.host.base().map_err(UploadError::Final)?;
+                let base = self.base().map_err(UploadError::Final)?;
                 self.auth
                     .renew(&base, &mut answer, &self.scopes(For::Push), authorization.as_deref())
                     .map_err(UploadError::Final)?;
@@ -276,7 +276,7 @@ impl Repository {
         &self,
         request: Request<'r>,
     ) -> Result<(Request<'r>, Option<String>), Error> {
-        let base = self.host.base()?;
+        let base = self.base()?;
         if !same_origin(&base, request.url()) {
             return Ok((request, None));
         }
