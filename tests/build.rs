@@ -304,7 +304,7 @@ fn a_step_reaches_the_network_unless_it_may_not() {
     };
     project.definition("net", &["net"]);
     recipe(true);
-    let ran = project.run(&["build", "net", "-v", "--no-cache"]);
+    let ran = project.run(&["build", "net", "-v", "--no-cache", "--network", "host"]);
     assert!(!ran.stderr().contains("| no-network"), "{ran}");
     ran.ok();
     assert_eq!(files.asked("/page"), 1);

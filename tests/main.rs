@@ -64,6 +64,9 @@ mod rootfs;
 // The recorder of the network, between real clients and a web of doubles.
 mod netlog;
 
+// Steps behind the recorder: clients, modes, trees, refusals, and what must be in no layer.
+mod recorded;
+
 // Recipes in, an image out: what is in the layers, the cache, failing steps, broken files.
 mod build;
 

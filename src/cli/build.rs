@@ -16,6 +16,7 @@ Examples:
   ocibuild build ml                              every platform of manifests/ml.toml
   ocibuild build cuda --push                     build, then push to where the definition says
   ocibuild build mine --shell                    look around where a step fails
+  ocibuild build mine --network host             steps that need more than HTTP, DNS and their ports
   ocibuild build ml --platform linux/arm64       one platform, as native runners do before `index`
   ocibuild build cuda --push --disk 14G          within 14 GB, or refused before anything is fetched
   ocibuild build mine/manifests/mine.toml --dry-run --json")]
@@ -51,7 +52,7 @@ pub(crate) struct Args {
     ownership: Ownership,
     /// How steps reach the network: through the recorder, which keeps what they fetch, or as the
     /// machine does
-    #[arg(long, value_name = "HOW", default_value = "host")]
+    #[arg(long, value_name = "HOW", default_value = "recorded")]
     network: Network,
     /// Open a shell in the tree of a step that fails
     #[arg(long, conflicts_with = "dry_run")]

@@ -56,9 +56,9 @@ pub struct BuildOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Network {
     /// Through the recorder.
+    #[default]
     Recorded,
     /// As the machine does.
-    #[default]
     Host,
 }
 
