@@ -1,6 +1,7 @@
 //! The recorder of the network, between real clients and a web of doubles.
 
 mod clients;
+mod large;
 mod record;
 mod replay;
 mod room;
