@@ -4,7 +4,6 @@
 
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::http::request::Parts;
 
 use super::secret::{self, Shown};
 use super::{Method, Variant};
@@ -79,11 +78,10 @@ pub(super) struct Key {
 }
 
 impl Ask {
-    /// Takes a request's head and what it sent.
-    pub(super) fn new(method: Method, url: Url, head: &Parts, body: Bytes) -> Ask {
-        let text = |name: &str| Some(head.headers.get(name)?.to_str().ok()?.trim().to_owned());
-        let named: Vec<String> = head
-            .headers
+    /// Takes a request's headers and what it sent.
+    pub(super) fn new(method: Method, url: Url, given: &HeaderMap, body: Bytes) -> Ask {
+        let text = |name: &str| Some(given.get(name)?.to_str().ok()?.trim().to_owned());
+        let named: Vec<String> = given
             .get_all("connection")
             .iter()
             .filter_map(|value| value.to_str().ok())
@@ -91,7 +89,7 @@ impl Ask {
             .map(|name| name.trim().to_ascii_lowercase())
             .collect();
         let mut headers = HeaderMap::new();
-        for (name, value) in &head.headers {
+        for (name, value) in given {
             let stays = KEPT_BACK.contains(&name.as_str())
                 || named.iter().any(|connection| connection == name.as_str());
             if !stays {

@@ -9,6 +9,7 @@
 //! The answers to a step are made of what the record keeps and of nothing else, in both modes, so
 //! that a step can't tell a replay from the build that was recorded.
 
+mod ahead;
 mod ask;
 mod authority;
 mod bodies;

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::LazyConfigAcceptor;
 
+use super::ahead::{Ahead, Seen};
 use super::ask::{Ask, MOST_SENT};
 use super::reply::{self, Served};
 use super::session::Shared;
@@ -138,12 +139,14 @@ async fn http1(
     name: Option<String>,
 ) -> hyper::Result<()> {
     let name = Arc::new(name);
+    let ahead = Ahead::new(stream, |seen: Seen| guest.expect(&seen, scheme));
     hyper::server::conn::http1::Builder::new()
         .header_read_timeout(None)
         .auto_date_header(false)
+        .half_close(true)
         .pipeline_flush(true)
         .serve_connection(
-            TokioIo::new(stream),
+            TokioIo::new(ahead),
             service_fn(|request| handle(guest.clone(), request, scheme, Arc::clone(&name))),
         )
         .await
@@ -232,7 +235,7 @@ async fn read(
     } else {
         Bytes::new()
     };
-    Ok(Ask::new(method, url, &head, sent))
+    Ok(Ask::new(method, url, &head.headers, sent))
 }
 
 /// Tells whether a URL is of the machine itself.
@@ -288,6 +291,21 @@ impl Guest {
     /// Notes what can't be recorded.
     pub(super) fn refuse(&self, what: String) {
         self.shared.refuse(&self.step, what);
+    }
+
+    /// Begins the transfer for a request that the server has not come to yet.
+    fn expect(&self, seen: &Seen, scheme: &str) {
+        let host = seen.headers.get("host").and_then(|host| host.to_str().ok());
+        let url = match host {
+            _ if seen.target.contains("://") => Url::parse(&seen.target),
+            Some(host) => Url::parse(&format!("{scheme}://{host}{}", seen.target)),
+            None => return,
+        };
+        if let Ok(url) = url.map(|url| Ask::new(Method::Get, url, &seen.headers, Bytes::new()))
+            && !is_own(&url.url)
+        {
+            self.shared.expect(&url);
+        }
     }
 
     fn refuse_answering(&self, what: String) -> Response<Served> {

@@ -54,9 +54,18 @@ pub(super) struct Shared {
     replay: Option<Replay>,
     handle: Handle,
     log: Mutex<Log>,
-    flights: Mutex<BTreeMap<Key, Arc<Flight>>>,
+    flights: Mutex<Flights>,
     names: Mutex<Names>,
     declared: Mutex<BTreeSet<Digest>>,
+}
+
+/// Transfers by what they answer.
+#[derive(Default)]
+struct Flights {
+    /// The last for each question.
+    known: BTreeMap<Key, Arc<Flight>>,
+    /// Those that were begun for requests which are still on their way.
+    expected: BTreeMap<Key, Vec<Arc<Flight>>>,
 }
 
 /// Names that were looked up, and those that a request came for.
@@ -319,32 +328,49 @@ impl Shared {
         let mut flights = lock(&self.flights);
         let question = if ask.method == Method::Get { ask.whole() } else { ask.clone() };
         if ask.is_partial()
-            && let Some(flight) = flights.get(&ask.whole().key())
+            && let Some(flight) = flights.known.get(&ask.whole().key())
             && !matches!(flight.state(), State::Failed(_))
         {
             return Arc::clone(flight);
         }
+        let flight = match flights.expected.get_mut(&question.key()).and_then(Vec::pop) {
+            Some(expected) => expected,
+            None => self.begin(&mut flights, &question),
+        };
+        lock(&self.log).asked(step, &question, &flight);
+        flight
+    }
+
+    /// Begins the transfer for a request that will be asked in a moment.
+    pub(super) fn expect(self: &Arc<Shared>, ask: &Ask) {
+        if self.replay.is_some() || ask.is_partial() {
+            return;
+        }
+        let question = ask.whole();
+        let mut flights = lock(&self.flights);
+        let flight = self.begin(&mut flights, &question);
+        flights.expected.entry(question.key()).or_default().insert(0, flight);
+    }
+
+    /// Joins the transfer that is under way for the same question, or starts one.
+    fn begin(self: &Arc<Shared>, flights: &mut Flights, question: &Ask) -> Arc<Flight> {
         let key = question.key();
         let mut previous = None;
-        if ask.method != Method::Post
-            && let Some(flight) = flights.get(&key)
+        if question.method != Method::Post
+            && let Some(flight) = flights.known.get(&key)
         {
             match flight.state() {
-                State::Asked | State::Flowing(_) => {
-                    lock(&self.log).asked(step, &question, flight);
-                    return Arc::clone(flight);
-                }
+                State::Asked | State::Flowing(_) => return Arc::clone(flight),
                 State::Kept(kept) if kept.head.status == 200 => previous = Some(kept),
                 State::Kept(_) | State::Failed(_) => {}
             }
         }
         let flight = Arc::new(Flight::new());
-        lock(&self.log).asked(step, &question, &flight);
-        if ask.method != Method::Post {
-            flights.insert(key, Arc::clone(&flight));
+        if question.method != Method::Post {
+            flights.known.insert(key, Arc::clone(&flight));
         }
-        drop(flights);
         let (shared, running) = (Arc::clone(self), Arc::clone(&flight));
+        let question = question.clone();
         self.handle.spawn_blocking(move || {
             running.run(question, &shared.client, &*shared.bodies, previous);
         });

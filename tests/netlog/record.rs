@@ -422,3 +422,34 @@ fn what_cannot_be_recorded_is_refused_and_named() {
     assert_eq!(what, expected);
     assert!(double.seen().is_empty() && record.fetches.is_empty());
 }
+
+#[test]
+fn requests_that_wait_for_no_answer_are_fetched_side_by_side_and_answered_in_order() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let here = AtomicUsize::new(0);
+    let (web, _double) = web_of(move |request, _| {
+        here.fetch_add(1, Ordering::SeqCst);
+        // Nobody is answered before all have asked.
+        for _ in 0..2000 {
+            if here.load(Ordering::SeqCst) >= 10 {
+                return Reply::new(200).body(request.target.clone());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Reply::new(500)
+    });
+    let bench = Bench::new();
+    let step = bench.record(&web);
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", step.http)).unwrap();
+    let asks: String = (0..10)
+        .map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a.test\r\nUser-Agent: t\r\n\r\n"))
+        .collect();
+    stream.write_all(asks.as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let lines: Vec<String> = BufReader::new(stream).lines().map(Result::unwrap).collect();
+    let bodies: String = lines.iter().filter(|line| line.contains('/')).cloned().collect();
+    let statuses = lines.iter().filter(|line| line.contains(" 200 OK")).count();
+    assert_eq!(statuses, 10, "{bodies}");
+    assert_eq!(step.end().fetches.len(), 10);
+}
