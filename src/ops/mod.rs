@@ -40,7 +40,7 @@ pub use diff::{DiffOptions, ImageName, diff};
 pub use doctor::{DoctorReport, Finding, RuleReport, RulesReport, doctor, rules};
 pub use error::Error;
 pub use files::{ExportOptions, ImportOptions, StoredReport, export, import};
-pub use gc::{GcReport, gc, remove};
+pub use gc::{GcOptions, GcReport, gc, remove};
 pub use index::{IndexOptions, index};
 pub use inspect::{ImageLayer, ImagePlatform, ImageReport, ListedReport, ShowOptions, list, show};
 pub use lock::{MergeReport, lock_diff, lock_merge};

@@ -16,6 +16,8 @@ use crate::disk::{self, At};
 use crate::oci::{Descriptor, Digest, Document, media_type};
 use crate::report::Report;
 
+mod inputs;
+
 /// The annotation by which an image names the base that it was built on.
 const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
@@ -30,6 +32,8 @@ pub struct GcOptions {
     pub max_age: Option<Duration>,
     /// Layers whose trees stay, by diff id, and keys that do, as what is about to be used.
     pub spared: BTreeSet<Digest>,
+    /// Whether what steps fetched goes, of images too: they can't be made again offline then.
+    pub no_inputs: bool,
     /// Only tell what would go.
     pub dry_run: bool,
 }
@@ -49,6 +53,10 @@ pub struct Freed {
     pub bytes: u64,
     /// The bytes that cached layers and unpacked trees still take.
     pub kept_bytes: u64,
+    /// Bodies that steps fetched, and that stay.
+    pub inputs: u64,
+    /// The bytes of these.
+    pub inputs_bytes: u64,
 }
 
 /// A cached layer or an unpacked tree, for the order of last use.
@@ -202,6 +210,10 @@ impl Collection<'_> {
             }
             None => None,
         };
+        // What is bounded in all is bounded with them.
+        if self.options.total_bytes.is_none() {
+            self.keep_inputs_of_images(&candidates, keep, freed)?;
+        }
         let most = match self.options.total_bytes {
             Some(total) => {
                 let sizes = keep.iter().map(|digest| disk::usage(&self.store.blob_path(digest)));
@@ -212,16 +224,25 @@ impl Collection<'_> {
         };
         let mut gone = Vec::new();
         for candidate in candidates {
-            let (bytes, digests) = match &candidate.what {
+            let mut inputs = BTreeMap::new();
+            let (mut bytes, digests) = match &candidate.what {
                 What::Tree(bytes) => (*bytes, Vec::new()),
-                What::Key(diff_id) => self.blobs_of(diff_id.as_ref(), keep),
+                What::Key(diff_id) => {
+                    inputs = self.bodies_of(&candidate.path, keep)?;
+                    self.blobs_of(diff_id.as_ref(), keep)
+                }
             };
+            let inputs_bytes: u64 = inputs.values().sum();
+            bytes += inputs_bytes;
             let fits = most.is_none_or(|most| freed.kept_bytes + bytes <= most);
             let name = candidate.path.file_name().and_then(digest_of);
             let spared = name.is_some_and(|name| self.options.spared.contains(&name));
             if spared || (fits && oldest.is_none_or(|oldest| candidate.used >= oldest)) {
                 freed.kept_bytes += bytes;
                 keep.extend(digests);
+                freed.inputs += inputs.len() as u64;
+                freed.inputs_bytes += inputs_bytes;
+                keep.extend(inputs.into_keys());
             } else {
                 gone.push(candidate);
             }
@@ -337,11 +358,17 @@ impl Collection<'_> {
                     keep.contains(&blob.digest) && self.store.has(&blob.digest)
                 }),
                 "origins" => digest_of(name).is_some_and(|digest| keep.contains(&digest)),
+                // They go with the key.
+                "fetches" => self.store.path("cache").join(name).is_file(),
                 _ => path.extension() == Some(OsStr::new("json")),
             })
         };
-        for folder in ["cache", "diffs", "origins"] {
+        for folder in ["cache", "diffs", "origins", "fetches"] {
             let dir = self.store.path(folder);
+            // A store that never recorded has no folder for it.
+            if folder == "fetches" && !dir.is_dir() {
+                continue;
+            }
             for name in disk::list(&dir)? {
                 let path = dir.join(&name);
                 if !kept(folder, &path, &name)? {

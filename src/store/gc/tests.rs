@@ -98,6 +98,43 @@ fn the_last_used_stays_within_the_budget() {
 }
 
 #[test]
+fn what_steps_fetched_stays_with_its_image_and_else_within_the_budget() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    fs::create_dir_all(store.path("fetches")).unwrap();
+    let layer = |seed: &str, blob: &Descriptor| {
+        let diff_id = Digest::of(seed.as_bytes());
+        store.remember_blob(&diff_id, "gzip-1", blob).unwrap();
+        let key = Digest::of(format!("key {seed}").as_bytes());
+        let layer =
+            CachedLayer { diff_id: Some(diff_id), recipe: seed.to_owned(), rest: BTreeMap::new() };
+        store.remember(&key, &layer).unwrap();
+        let (own, size) = store.put_bytes(format!("fetched for {seed}").as_bytes()).unwrap();
+        let (shared, shared_size) = store.put_bytes(b"fetched by all").unwrap();
+        let record = format!(
+            r#"[{{"url":"u","digest":"{own}","size":{size}}},{{"digest":"{shared}","size":{shared_size}}}]"#
+        );
+        fs::write(store.path("fetches").join(format!("{}.json", key.hex())), record).unwrap();
+        own
+    };
+    let named = image(&store, "named", BTreeMap::new());
+    store.tag(&"a.example/b:c".parse().unwrap(), &named.index).unwrap();
+    let of_named = layer("named", &named.layer);
+    let loose = image(&store, "loose", BTreeMap::new());
+    let of_loose = layer("loose", &loose.layer);
+    let freed = store.gc(&GcOptions::default(), &Silent).unwrap();
+    assert_eq!((freed.inputs, freed.inputs_bytes), (3, 17 + 17 + 14));
+    let zero = GcOptions { keep_bytes: Some(0), ..GcOptions::default() };
+    let freed = store.gc(&zero, &Silent).unwrap();
+    assert_eq!((freed.inputs, freed.inputs_bytes), (2, 17 + 14));
+    assert!(store.has(&of_named) && !store.has(&of_loose));
+    assert_eq!(disk::list(&store.path("fetches")).unwrap().len(), 1);
+    let none = GcOptions { no_inputs: true, ..zero };
+    assert_eq!(store.gc(&none, &Silent).unwrap().inputs, 0);
+    assert!(!store.has(&of_named) && store.is_complete(&named.index).unwrap());
+}
+
+#[test]
 fn trees_go_by_the_same_budget_and_leftovers_always() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
