@@ -3,7 +3,8 @@
 use ocibuild::oci::Digest;
 use serde_json::json;
 
-use crate::support::cli::Project;
+use crate::support::cli::{Project, Ran, Who, copy_tree};
+use crate::support::upstream::Upstream;
 
 /// A lock of one platform with one layer, whose answers have these URLs and bodies.
 fn lock_text(platform: &str, fetches: &[(&str, &str)]) -> String {
@@ -106,4 +107,202 @@ fn locks_of_native_runners_become_one() {
         all,
         "a refused merge leaves the file as it was"
     );
+}
+
+const ONE: &str = "http://pages.example/one";
+const TWO: &str = "http://pages.example/two";
+const EARLY: &str = "Mon, 02 Jun 2025 12:00:00 GMT";
+const LATE: &str = "Tue, 03 Jun 2025 12:00:00 GMT";
+
+/// Two layers that each write down a page.
+fn two_layers(who: Who) -> (Project, Upstream) {
+    let web = Upstream::new();
+    web.page(ONE, "first one", EARLY).page(TWO, "first two", LATE);
+    let project = Project::with_tiny_base(who);
+    project
+        .script("one", &format!("wget -q -O /one {ONE}; date > /tmp/x"))
+        .script("two", &format!("wget -q -O /two {TWO}"))
+        .definition("locked", &["one", "two"]);
+    (project, web)
+}
+
+/// Runs the binary with the web behind a proxy.
+fn online(project: &Project, web: &Upstream, arguments: &[&str]) -> Ran {
+    Ran::of(project.command(arguments).env("http_proxy", web.address()))
+}
+
+fn locked(project: &Project) -> String {
+    std::fs::read_to_string(project.path("manifests/locked.lock")).unwrap()
+}
+
+fn layers(project: &Project, web: &Upstream, arguments: &[&str]) -> Vec<String> {
+    let line = ["build", "locked", "--json"].into_iter().chain(arguments.iter().copied());
+    let built = online(project, web, &line.collect::<Vec<_>>()).json();
+    let layers = built[0]["platforms"][0]["layers"].as_array().unwrap().clone();
+    layers.iter().map(|layer| layer["diff_id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn a_lock_is_played_back(who: Who) {
+    let (project, web) = two_layers(who);
+    online(&project, &web, &["build", "locked", "--locked"]).fails(2);
+    let told = online(&project, &web, &["lock", "locked"]).ok();
+    assert!(told.contains("linux/amd64: 2 answers, 2 bodies of 18"), "{told}");
+    let text = locked(&project);
+    assert!(
+        text.contains("[platform.\"linux/amd64\".layer.one]\nsource-date = 1748865600\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("[platform.\"linux/amd64\".layer.two]\nsource-date = 1748952000\n"),
+        "{text}"
+    );
+
+    // The pages move on, and then the network goes.
+    web.page(ONE, "second one", LATE).page(TWO, "second two", LATE);
+    let digest = online(&project, &web, &["build", "locked", "--locked"]).ok();
+    let asked = web.asked_in_all();
+    assert_eq!(asked, 2, "a replay asks nobody");
+    web.cut();
+    let again = online(&project, &web, &["build", "locked", "--locked", "--no-cache", "--offline"]);
+    assert_eq!(again.ok(), digest);
+    let show = project.run(&["show", "localhost/locked", "--json"]).ok();
+    let section = show.split("dev.ocibuild.lock").nth(1).unwrap();
+    assert!(section.trim_start_matches(['"', ':', ' ']).starts_with("sha256:"), "{show}");
+}
+
+#[test]
+fn a_lock_is_played_back_as_root() {
+    a_lock_is_played_back(Who::Root);
+}
+
+#[test]
+fn a_lock_is_played_back_with_a_range() {
+    a_lock_is_played_back(Who::Range);
+}
+
+#[test]
+fn a_lock_is_played_back_with_one_id() {
+    a_lock_is_played_back(Who::Single);
+}
+
+/// The same definitions and lock, with a store that has nothing but the base.
+fn elsewhere(project: &Project) -> Project {
+    let other = Project::with_tiny_base(Who::Root);
+    for folder in ["layers", "manifests"] {
+        copy_tree(&project.path(folder), &other.path(folder));
+    }
+    other
+}
+
+#[test]
+fn what_the_store_lacks_comes_from_its_url_if_that_still_has_it() {
+    let (project, web) = two_layers(Who::Root);
+    online(&project, &web, &["lock", "locked"]).ok();
+    let digest = online(&project, &web, &["build", "locked"]).ok();
+    assert_eq!(online(&elsewhere(&project), &web, &["build", "locked"]).ok(), digest);
+    assert_eq!(web.asked(ONE), 2);
+
+    // One that has changed is told from what was recorded, and one that can't be asked for, too.
+    web.page(TWO, "second two", LATE);
+    let other = elsewhere(&project);
+    let stderr = online(&other, &web, &["build", "locked"]).fails(1);
+    let body = Digest::of(b"first two").to_string();
+    assert!(stderr.contains(TWO) && stderr.contains(&body), "{stderr}");
+    let stderr = online(&elsewhere(&project), &web, &["build", "locked", "--offline"]).fails(1);
+    assert!(stderr.contains(ONE), "{stderr}");
+}
+
+#[test]
+fn a_changed_body_in_the_store_is_not_given_to_a_step() {
+    let (project, web) = two_layers(Who::Root);
+    online(&project, &web, &["lock", "locked"]).ok();
+    let digest = online(&project, &web, &["build", "locked"]).ok();
+    let hex = Digest::of(b"first two").hex();
+    let blob = project.store().join("blobs/sha256").join(&hex);
+    std::fs::set_permissions(&blob, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::write(&blob, "worst two").unwrap();
+    let stdout = project.run(&["verify"]).stdout();
+    assert!(stdout.contains(&hex), "{stdout}");
+    let line = ["build", "locked", "--refresh", "two", "--offline"];
+    let stderr = online(&project, &web, &line).fails(1);
+    assert!(stderr.contains(TWO) && stderr.contains(&hex), "{stderr}");
+    // With the network it comes anew.
+    assert_eq!(online(&project, &web, &line[..4]).ok(), digest);
+    assert_eq!(std::fs::read_to_string(&blob).unwrap(), "first two");
+}
+
+#[test]
+fn a_step_that_asks_for_more_than_the_lock_lists_is_ended_and_told_how_to_go_on() {
+    let (project, web) = two_layers(Who::Root);
+    online(&project, &web, &["lock", "locked"]).ok();
+    web.page("http://pages.example/three", "three", LATE);
+    let script =
+        format!("wget -q -O /two {TWO}; wget -q -O /three http://pages.example/three || true");
+    project.script("two", &script);
+    let asked = web.asked_in_all();
+    let stderr = online(&project, &web, &["build", "locked"]).fails(1);
+    for part in ["http://pages.example/three", "`two`", "ocibuild lock locked --update two"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    assert_eq!(web.asked_in_all(), asked);
+    let told = online(&project, &web, &["lock", "locked", "--update", "two"]).ok();
+    assert!(told.contains("http://pages.example/three: added"), "{told}");
+    online(&project, &web, &["build", "locked", "--locked"]).ok();
+}
+
+#[test]
+fn an_update_renews_one_layer_and_changes_no_others_digest() {
+    let (project, web) = two_layers(Who::Root);
+    project
+        .script("three", "wget -q -O /three http://pages.example/one")
+        .definition("locked", &["one", "two", "three"]);
+    online(&project, &web, &["lock", "locked"]).ok();
+    let before = layers(&project, &web, &[]);
+    let old = locked(&project);
+    project.write("old.lock", &old);
+    web.page(ONE, "second one", LATE).page(TWO, "second two", "Wed, 04 Jun 2025 12:00:00 GMT");
+    online(&project, &web, &["lock", "locked", "--update", "two"]).ok();
+    let new = locked(&project);
+    let changed = new.lines().filter(|line| !old.lines().any(|was| was == *line)).count();
+    assert_eq!(changed, 2, "a date and an answer:\n{new}");
+    let after = layers(&project, &web, &[]);
+    assert_eq!((&after[0], &after[2]), (&before[0], &before[2]));
+    assert_ne!(after[1], before[1]);
+    let ran = project.run(&["lock", "diff", "old.lock", "manifests/locked.lock"]);
+    assert_eq!(
+        ran.stdout(),
+        "linux/amd64\n  two\n    source date  2025-06-03T12:00:00Z -> 2025-06-04T12:00:00Z\n    \
+         http://pages.example/two\n"
+    );
+    // Locking again what has not changed since writes the same bytes.
+    online(&project, &web, &["lock", "locked", "--update", "two"]).ok();
+    assert_eq!(locked(&project), new);
+}
+
+#[test]
+fn a_lock_that_does_not_fit_is_refused_where_it_has_to() {
+    let (project, web) = two_layers(Who::Root);
+    let stderr = online(&project, &web, &["lock", "locked", "--update", "one"]).fails(2);
+    assert!(stderr.contains("to update"), "{stderr}");
+    online(&project, &web, &["lock", "locked"]).ok();
+    let text = locked(&project);
+    project.script("more", "echo more > /more").definition("locked", &["one", "two", "more"]);
+    let stderr = online(&project, &web, &["build", "locked", "--locked"]).fails(2);
+    assert!(stderr.contains("the lock has no layer `more` for linux/amd64"), "{stderr}");
+    assert!(stderr.contains("ocibuild lock locked --update more"), "{stderr}");
+    // Without the word it is built, and said.
+    let ran = online(&project, &web, &["build", "locked"]);
+    assert!(ran.stderr().contains("warning: the lock has no layer `more`"), "{ran}");
+    ran.ok();
+    let show = project.run(&["show", "localhost/locked", "--json"]).ok();
+    assert!(!show.contains("dev.ocibuild.lock"), "{show}");
+    let stderr = online(&project, &web, &["lock", "locked", "--update", "mor"]).fails(2);
+    assert!(stderr.contains("no layer `mor` to update"), "{stderr}");
+    // A failing step leaves the lock as it was.
+    project.script("more", "exit 1");
+    online(&project, &web, &["lock", "locked"]).fails(1);
+    assert_eq!(locked(&project), text);
+    project.write("manifests/locked.lock", text.replace("localhost/tiny:1", "localhost/other:1"));
+    let stderr = online(&project, &web, &["build", "locked"]).fails(2);
+    assert!(stderr.contains("the lock is for the base `localhost/other:1`"), "{stderr}");
 }

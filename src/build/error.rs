@@ -85,6 +85,8 @@ pub enum Error {
     /// A step that asked for what was not recorded.
     #[error("the step `{step}` of the layer `{layer}` asked for what its lock does not list: {}", urls.join(", "))]
     Unlisted {
+        /// The definition.
+        definition: String,
         /// The layer.
         layer: String,
         /// The step.
@@ -268,8 +270,8 @@ impl Fault for Error {
             Error::Sandbox(error) => error.hint(),
             Error::Plan(error) => error.hint(),
             Error::Recorder(error) => error.hint(),
-            Error::Unlisted { layer, .. } => Some(format!(
-                "renew the layer's part of the lock with `ocibuild lock NAME --update {layer}`"
+            Error::Unlisted { definition, layer, .. } => Some(format!(
+                "renew the layer's part of the lock with `ocibuild lock {definition} --update {layer}`"
             )),
             Error::Step { log, .. } => Some(format!("all that the layer's steps wrote is in {}", log.display())),
             Error::Foreign { platform, lack, .. } => Some(format!(

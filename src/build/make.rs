@@ -18,6 +18,7 @@ use crate::rootfs::{self, EntryPath, Inherited, Ledger, Lower, PlainTree, Tree, 
 use crate::sandbox::{Means, Mode, Owners, Ownership, Scope};
 use crate::store::{Growing, Run, Store};
 
+use super::gather::gather;
 use super::step::{self, Stage};
 use super::trees::{LayerId, Trees};
 use super::workplace::{Place, Workplace};
@@ -166,6 +167,10 @@ impl<'a> Maker<'a> {
                 host.report.detail(&format!("{} runs by {means}", layer.platform));
             }
         }
+        if let Some(pins) = &layer.pins {
+            let (store, report) = (self.store, self.options.host.report);
+            gather(&pins.fetches, store, self.options.inputs, report)?;
+        }
         let lowers = self.lowers()?;
         let last = self.plan.layers.last().is_some_and(|last| last.name == layer.name);
         loop {
@@ -293,12 +298,14 @@ impl<'a> Maker<'a> {
         let start = file_clock(&home)?;
         let host = self.options.host;
         let single = self.options.mode == Mode::Single;
+        let plan = self.plan;
         let workplace = &*self.workplace()?;
         let netlog = match host.recorder {
-            Some(recorder) if fetches(layer) => Some(recorder.begin(&layer.name)?),
+            Some(recorder) if fetches(layer) => Some(recorder.begin(layer)?),
             _ => None,
         };
         let stage = Stage {
+            definition: &plan.name,
             layer,
             netlog: netlog.as_ref(),
             host,

@@ -8,6 +8,7 @@
 mod convert;
 mod environment;
 mod error;
+mod gather;
 mod host;
 mod inputs;
 mod make;
@@ -91,6 +92,8 @@ pub struct Options<'a> {
     pub refresh: &'a BTreeSet<String>,
     /// Where the base's blobs are that the store lacks.
     pub elsewhere: &'a dyn Source,
+    /// Where the bodies may be that a lock names and the store lacks, before their URLs are asked.
+    pub inputs: &'a [&'a dyn Source],
     /// Told of each blob that is begun, to send it on while it is made.
     pub begun: &'a (dyn Fn(&str, Growing) + Sync),
     /// What the steps get of the machine.

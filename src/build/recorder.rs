@@ -1,14 +1,14 @@
 //! The recorder of a build: one authority and one place for bodies, and for each layer a log of its
 //! own.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Error;
 use super::inputs::Inputs;
 use super::trust::Certificate;
 use crate::http::Client;
-use crate::netlog::{Authority, Fetch, Mode, Netlog, Options};
+use crate::netlog::{Authority, Mode, Netlog, Options};
+use crate::plan::Layer;
 use crate::report::Report;
 use crate::store::Store;
 
@@ -19,10 +19,6 @@ pub struct Recorder {
     inputs: Arc<Inputs>,
     client: Client,
     report: Arc<dyn Report>,
-    /// What the steps of a layer may ask for, by its name; a layer that is not here is recorded.
-    pub replay: BTreeMap<String, Vec<Fetch>>,
-    /// Whether a replayed body that the store lacks may be fetched again.
-    pub upstream: bool,
 }
 
 impl std::fmt::Debug for Recorder {
@@ -41,8 +37,6 @@ impl Recorder {
             inputs: Arc::new(Inputs::new(store)),
             client,
             report,
-            replay: BTreeMap::new(),
-            upstream: true,
         })
     }
 
@@ -50,11 +44,15 @@ impl Recorder {
         &self.certificate
     }
 
-    /// Begins the log of a layer.
-    pub(super) fn begin(&self, layer: &str) -> Result<Netlog, Error> {
-        let mode = match self.replay.get(layer) {
+    /// Begins the log of a layer. A locked one is answered from its lock; what is listed there and
+    /// the store lacks comes from its URL.
+    pub(super) fn begin(&self, layer: &Layer) -> Result<Netlog, Error> {
+        let mode = match &layer.pins {
             None => Mode::Record,
-            Some(fetches) => Mode::Replay { fetches: fetches.clone(), upstream: self.upstream },
+            Some(pins) => Mode::Replay {
+                fetches: pins.fetches.to_vec(),
+                upstream: !self.client.config().offline,
+            },
         };
         Ok(Netlog::new(Options {
             authority: Arc::clone(&self.authority),

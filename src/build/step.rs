@@ -78,6 +78,8 @@ pub(super) enum Run {
 
 /// What the steps of one layer need.
 pub(super) struct Stage<'a> {
+    /// The definition's name.
+    pub definition: &'a str,
     pub layer: &'a Layer,
     /// The recorder of the layer's network, where there is one.
     pub netlog: Option<&'a Netlog>,
@@ -350,8 +352,12 @@ impl Stage<'_> {
         recorder.certificate().remove(tree, &added).map_err(untrusted)?;
         if !record.unlisted.is_empty() {
             let urls = record.unlisted.iter().map(|one| format!("{} {}", one.method, one.url));
-            let (layer, step) = (self.layer.name.clone(), step.to_owned());
-            return Err(Error::Unlisted { layer, step, urls: urls.collect() });
+            return Err(Error::Unlisted {
+                definition: self.definition.to_owned(),
+                layer: self.layer.name.clone(),
+                step: step.to_owned(),
+                urls: urls.collect(),
+            });
         }
         Ok(outcome?)
     }

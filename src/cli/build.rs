@@ -15,6 +15,7 @@ use super::{Outcome, render, terminal};
 Examples:
   ocibuild build ml                              every platform of manifests/ml.toml
   ocibuild build cuda --push                     build, then push to where the definition says
+  ocibuild build ml --locked                     in CI: from the lock, or not at all
   ocibuild build mine --shell                    look around where a step fails
   ocibuild build mine --network host             steps that need more than HTTP, DNS and their ports
   ocibuild build ml --platform linux/arm64       one platform, as native runners do before `index`
@@ -54,6 +55,12 @@ pub(crate) struct Args {
     /// machine does
     #[arg(long, value_name = "HOW", default_value = "recorded")]
     network: Network,
+    /// Refuse to go without a lock, or with one that does not fit the definition any more
+    #[arg(long)]
+    locked: bool,
+    /// Never ask the network: the base, and with a lock what steps fetch, must be in the store
+    #[arg(long, conflicts_with_all = ["push"])]
+    offline: bool,
     /// Open a shell in the tree of a step that fails
     #[arg(long, conflicts_with = "dry_run")]
     shell: bool,
@@ -100,7 +107,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         },
         send: args.push,
         shell: if args.shell { Some(super::shell::terminal()?.into()) } else { None },
-        access: args.credentials.access(context)?,
+        locked: args.locked,
+        access: ops::Access { offline: args.offline, ..args.credentials.access(context)? },
     };
     if args.dry_run {
         let plans = ops::plan(&options, &context.ops())?;

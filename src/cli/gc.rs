@@ -28,11 +28,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let options = ops::GcOptions {
-        keep: args.keep,
-        no_inputs: args.no_inputs,
-        dry_run: args.dry_run,
-    };
+    let options =
+        ops::GcOptions { keep: args.keep, no_inputs: args.no_inputs, dry_run: args.dry_run };
     let report = ops::gc(&options, &context.ops())?;
     render::result(&report, context.json, |report| {
         let inputs = match report.inputs {

@@ -1,24 +1,49 @@
-//! `ocibuild lock`: what a definition's build read from the network, as a file.
+//! `ocibuild lock`: what a definition's steps were given by the network, as a file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ocibuild::fault::Kind;
 use ocibuild::lock::{Change, Diff, LayerDiff, PackageChange, State};
+use ocibuild::oci::Platform;
 use ocibuild::{ops, plan};
 
 use super::context::Context;
-use super::{Outcome, render};
+use super::{Outcome, render, terminal};
 
-/// Compare and merge locks of definitions
+/// Write down what steps get from the network, to build from it
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "\
 Examples:
-  ocibuild lock diff old.lock manifests/ml.lock             in packages and versions
-  ocibuild lock merge amd64.lock arm64.lock -o manifests/ml.lock")]
+  ocibuild lock ml                                   build once, and write manifests/ml.lock
+  ocibuild lock ml --update r,bspm                   renew these layers, keep the others
+  ocibuild lock ml --platform linux/arm64            on a native runner, for `lock merge`
+  ocibuild lock diff old.lock manifests/ml.lock      in packages and versions
+
+From then on `build` gives its steps what the lock lists, whatever the network says, and ends a step
+that asks for anything else.")]
 pub(crate) struct Args {
+    /// The definition: a name in manifests/, or the path of a file
+    #[arg(required = true, value_name = "NAME")]
+    name: Option<String>,
+    /// Renew these layers only, their dates included
+    #[arg(long, value_name = "LAYER", value_delimiter = ',')]
+    update: Vec<String>,
+    /// Lock this platform only; the lock goes on saying the same of the others. May be repeated
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Vec<Platform>,
+    #[command(flatten)]
+    credentials: super::push::Credentials,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+}
+
+impl Args {
+    /// Tells whether something is built.
+    pub(crate) fn builds(&self) -> bool {
+        self.command.is_none()
+    }
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -62,9 +87,38 @@ struct MergeArgs {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     match &args.command {
-        Command::Diff(args) => diff(args, context),
-        Command::Merge(args) => merge(args, context),
+        None => lock(args, context),
+        Some(Command::Diff(args)) => diff(args, context),
+        Some(Command::Merge(args)) => merge(args, context),
     }
+}
+
+fn lock(args: &Args, context: &Context) -> Outcome {
+    let options = ops::LockOptions {
+        name: args.name.clone().unwrap_or_default(),
+        folder: context.folder.clone(),
+        platforms: args.platform.clone(),
+        update: args.update.clone(),
+        access: args.credentials.access(context)?,
+    };
+    let locked = ops::lock(&options, &context.ops())?;
+    render::result(&locked, context.json, |locked| {
+        let mut text = format!("{}\n", locked.file.display());
+        for platform in &locked.platforms {
+            text.push_str(&format!(
+                "{}: {} answers, {} bodies of {}, {}\n",
+                platform.platform,
+                platform.fetches,
+                platform.bodies,
+                terminal::bytes(platform.bytes),
+                platform.digest
+            ));
+        }
+        if let Some(changes) = &locked.changes {
+            text.push_str(&describe(changes));
+        }
+        text
+    })
 }
 
 fn diff(args: &DiffArgs, context: &Context) -> Outcome {

@@ -168,8 +168,10 @@ pub(crate) fn main() -> ExitCode {
     };
     // Entering re-executes the command; only the inner one goes on from here.
     if needs_trees(&arguments.command) {
-        let makes_trees =
-            matches!(arguments.command, Command::Build(_) | Command::Pull(_) | Command::Shell(_));
+        let makes_trees = matches!(
+            arguments.command,
+            Command::Build(_) | Command::Pull(_) | Command::Shell(_) | Command::Lock(_)
+        );
         match if makes_trees { context.enter_for_trees() } else { context.enter() } {
             Ok(None) => {}
             Ok(Some(code)) => return code,
@@ -237,6 +239,7 @@ fn needs_trees(command: &Command) -> bool {
     match command {
         Command::Build(args) => !args.dry_run,
         Command::Pull(args) => args.unpack,
+        Command::Lock(args) => args.builds(),
         Command::Gc(_)
         | Command::Remove(_)
         | Command::Doctor(_)

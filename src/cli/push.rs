@@ -75,7 +75,7 @@ impl Credentials {
             let password = read_password()?;
             login = Some((user.clone(), password));
         }
-        Ok(ops::Access { login, plain_http: self.plain_http.clone() })
+        Ok(ops::Access { login, plain_http: self.plain_http.clone(), offline: false })
     }
 }
 

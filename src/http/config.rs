@@ -34,6 +34,8 @@ pub struct Config {
     pub backoff: Duration,
     /// The longest wait that a server may ask for; when it asks for more we give up at once.
     pub longest_wait: Duration,
+    /// Whether no request may be sent at all.
+    pub offline: bool,
     /// Who hears of retries.
     pub report: Arc<dyn Report>,
 }
@@ -76,6 +78,7 @@ impl Default for Config {
             tries: 6,
             backoff: Duration::from_secs(1),
             longest_wait: Duration::from_mins(1),
+            offline: false,
             report: Arc::new(Silent),
         }
     }

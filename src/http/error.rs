@@ -79,6 +79,12 @@ pub enum Error {
         /// The text.
         text: String,
     },
+    /// A request where none may be sent.
+    #[error("{url} is not asked: this is to go without the network")]
+    Offline {
+        /// Where it was to go.
+        url: String,
+    },
     /// A value that no header can carry.
     #[error("the header `{name}` cannot hold that value")]
     Header {
@@ -294,6 +300,9 @@ impl Fault for Error {
             }
             Error::Certificates { path, .. } if in_certs_d(path) => {
                 "a folder of certs.d holds *.crt of authorities, and client.cert with client.key"
+            }
+            Error::Offline { .. } => {
+                "bring what is missing into the store first, or leave --offline out"
             }
             Error::Certificates { .. } => "check SSL_CERT_FILE",
             Error::Proxy { .. } => "proxies are given as http://HOST:PORT",

@@ -101,6 +101,9 @@ impl Client {
     /// persists.
     pub fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
         let config = &self.shared.config;
+        if config.offline {
+            return Err(Error::Offline { url: redact(request.url()) });
+        }
         let mut tried = 1;
         loop {
             let host = request.url().host_str().unwrap_or_default();

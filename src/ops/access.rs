@@ -19,16 +19,26 @@ pub struct Access {
     pub login: Option<(String, String)>,
     /// Registries that speak plain HTTP though they are not on loopback.
     pub plain_http: Vec<String>,
+    /// Whether no registry may be asked.
+    pub offline: bool,
 }
 
 impl Access {
+    /// Returns how HTTP is spoken.
+    pub(super) fn client(&self, context: &Context<'_>) -> http::Config {
+        http::Config {
+            offline: self.offline,
+            ..http::Config::from_env(context.env).reporting_to(context.report.clone())
+        }
+    }
+
     /// Makes the way to registries; `about` are the names to whose registries the login belongs.
     pub(super) fn registries<'r>(
         &self,
         about: impl IntoIterator<Item = &'r Reference>,
         context: &Context<'_>,
     ) -> Result<Registries, Error> {
-        let config = http::Config::from_env(context.env).reporting_to(context.report.clone());
+        let config = self.client(context);
         let mut keychain = Keychain::new(context.env);
         if let Some((user, password)) = &self.login {
             for reference in about {

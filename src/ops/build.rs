@@ -11,12 +11,14 @@ use crate::build::{self, Built, Host, Trees};
 use crate::definition::{self, Compression, Definition};
 use crate::http;
 use crate::layer::{Profile, normalise};
+use crate::lock;
 use crate::oci::{Descriptor, Digest, Document, Index, Platform, Reference};
-use crate::plan::{self, Inputs, Ownership, Plan, Rules, Sources};
+use crate::plan::{self, Inputs, Misfit, Ownership, Plan, Rules, Sources};
 use crate::registry::Repository;
 use crate::report::Report;
 use crate::sandbox::{self, Mode, Terminal};
 use crate::store::{Growing, Store};
+use crate::transfer::Source;
 
 use super::access::Origins;
 use super::ahead::Ahead;
@@ -26,6 +28,7 @@ use super::{Access, Context, DiskPlan, Error, base, publish, room};
 
 /// What to build, and how.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct BuildOptions {
     /// Definitions: names in `manifests/`, or paths.
     pub names: Vec<String>,
@@ -39,6 +42,8 @@ pub struct BuildOptions {
     pub no_cache: bool,
     /// Layers to make anew.
     pub refresh: Vec<String>,
+    /// Refuse to go without a lock, or with one that does not fit the definition.
+    pub locked: bool,
     /// Send layers to the image's destinations while they are made. The tags, and all else, are
     /// [`super::push()`]'s.
     pub send: bool,
@@ -182,10 +187,10 @@ const OWNERSHIP: &str = "dev.ocibuild.ownership";
 const CACHED: &str = "cached";
 
 /// The pieces that planning and building share.
-struct Job {
-    sources: Sources,
-    found: Found,
-    platforms: Vec<(Plan, build::Base)>,
+pub(super) struct Job {
+    pub(super) sources: Sources,
+    pub(super) found: Found,
+    pub(super) platforms: Vec<(Plan, build::Base)>,
 }
 
 fn job(
@@ -194,7 +199,16 @@ fn job(
     store: &Store,
     context: &Context<'_>,
 ) -> Result<Job, Error> {
-    let sources = load(name, options)?;
+    job_of(load(name, options)?, options, store, context)
+}
+
+/// Plans what the files say.
+pub(super) fn job_of(
+    sources: Sources,
+    options: &BuildOptions,
+    store: &Store,
+    context: &Context<'_>,
+) -> Result<Job, Error> {
     let definition = &sources.definition;
     // One that the definition does not name is refused before anything is asked for.
     for platform in &options.platforms {
@@ -437,18 +451,72 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
     };
     let store = context.open()?;
     tell_mode(context.mode()?, options.ownership, context.report.as_ref())?;
-    let Job { sources, platforms, .. } = job(name, options, &store, context)?;
+    let job = job(name, options, &store, context)?;
+    let definition = &job.sources.definition;
+    tell_lock(&job.sources, options, context.report.as_ref())?;
+    let built = make(&job, options, &store, context)?;
+    let manifests: Vec<Descriptor> = built.iter().map(|one| one.manifest.clone()).collect();
+    let (digest, complete) = name_image(definition, &manifests, &store)?;
+    Ok(BuildReport {
+        name: definition.name.clone(),
+        image: definition.image.clone(),
+        digest,
+        complete,
+        ownership: Some(options.ownership),
+        platforms: built.iter().map(platform_report).collect(),
+    })
+}
+
+/// Says how far the digest will follow from a lock. What does not fit is an error with `--locked`.
+fn tell_lock(sources: &Sources, options: &BuildOptions, report: &dyn Report) -> Result<(), Error> {
+    let definition = &sources.definition;
+    let chosen =
+        if options.platforms.is_empty() { &definition.platforms } else { &options.platforms };
+    let misfits = sources.misfits(chosen);
+    if options.locked && !misfits.is_empty() {
+        let path = lock::path_beside(definition.file.path());
+        return Err(Error::Misfits { name: definition.name.clone(), path, misfits });
+    }
+    if sources.lock.is_some() && options.network == Network::Host {
+        return Err(Error::Usage(format!(
+            "`--network host` goes round the lock of `{}`, by which the recorder answers",
+            definition.name
+        )));
+    }
+    if misfits == [Misfit::Lock] {
+        report.note(&format!(
+            "`{}` has no lock: it is built from what the network gives now, and nobody can make \
+             its digest again from that alone (`ocibuild lock {}` writes one)",
+            definition.name, definition.name
+        ));
+        return Ok(());
+    }
+    for misfit in &misfits {
+        report.warning(&format!(
+            "{misfit}: the network is open there, and the digest follows from no lock"
+        ));
+    }
+    Ok(())
+}
+
+/// Builds each platform of a job into the store; nothing names what comes of it yet.
+pub(super) fn make(
+    job: &Job,
+    options: &BuildOptions,
+    store: &Store,
+    context: &Context<'_>,
+) -> Result<Vec<Built>, Error> {
+    let Job { sources, platforms, .. } = job;
     let definition = &sources.definition;
     let refresh: BTreeSet<String> = options.refresh.iter().cloned().collect();
-    check_refresh(&refresh, &sources)?;
+    check_refresh(&refresh, sources)?;
     let registries = options.access.registries([&definition.image], context)?;
-    let client =
-        http::Client::new(http::Config::from_env(context.env).reporting_to(context.report.clone()));
+    let client = http::Client::new(options.access.client(context));
     let recorder = match options.network {
         Network::Host => None,
         Network::Recorded => {
             let report = Arc::clone(context.report);
-            Some(build::Recorder::new(&store, client.clone(), report)?)
+            Some(build::Recorder::new(store, client.clone(), report)?)
         }
     };
     let host = Host::new(context.env, client, context.report.as_ref());
@@ -457,28 +525,35 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
         None => host,
         Some(recorder) => host.recording(recorder),
     };
-    let repositories: Vec<Repository> = if options.send {
-        definition.destinations().iter().map(|name| registries.open(name)).collect()
-    } else {
-        Vec::new()
-    };
+    let destinations: Vec<Repository> =
+        definition.destinations().iter().map(|name| registries.open(name)).collect();
+    let repositories = if options.send { &destinations[..] } else { &[] };
+    // An image of this definition may have been pushed with its inputs. One repository a name.
+    let mut names = BTreeSet::new();
+    let places: Vec<&dyn Source> = definition
+        .destinations()
+        .iter()
+        .zip(&destinations)
+        .filter(|(name, _)| !options.access.offline && names.insert(name.name()))
+        .map(|(_, repository)| repository as &dyn Source)
+        .collect();
     let report = context.report.as_ref();
     let (mut disk, mut spared) = (DiskPlan::default(), BTreeSet::new());
-    for (plan, base) in &platforms {
-        let layers = layer_plans(plan, base, options, &store)?;
-        disk += disk_plan(&layers, base, &store, context)?;
+    for (plan, base) in platforms {
+        let layers = layer_plans(plan, base, options, store)?;
+        disk += disk_plan(&layers, base, store, context)?;
         spared.extend(base.config.diff_ids());
         spared.extend(layers.iter().filter_map(|layer| layer.key));
     }
-    room::make(&disk, spared, &store, context)?;
+    room::make(&disk, spared, store, context)?;
     let mut built = Vec::new();
-    for (plan, base) in &platforms {
+    for (plan, base) in platforms {
         for warning in &plan.warnings {
             context.report.warning(warning);
         }
-        let origins = Origins::new(&store, &registries, &base.manifest.layers)?;
+        let origins = Origins::new(store, &registries, &base.manifest.layers)?;
         let mode = context.mode()?;
-        let ahead = Ahead::new(&store, &origins, &base.manifest.layers, &repositories, report);
+        let ahead = Ahead::new(store, &origins, &base.manifest.layers, repositories, report);
         built.push(std::thread::scope(|scope| {
             let begun = |layer: &str, blob: Growing| ahead.begun(scope, layer, &blob);
             let how = build::Options {
@@ -493,23 +568,15 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
                 no_cache: options.no_cache,
                 refresh: &refresh,
                 elsewhere: &origins,
+                inputs: &places,
                 host: &host,
             };
-            let built = build::build(plan, base, &store, &how);
+            let built = build::build(plan, base, store, &how);
             ahead.end(built.is_ok());
             built
         })?);
     }
-    let manifests: Vec<Descriptor> = built.iter().map(|one| one.manifest.clone()).collect();
-    let (digest, complete) = name_image(definition, &manifests, &store)?;
-    Ok(BuildReport {
-        name: definition.name.clone(),
-        image: definition.image.clone(),
-        digest,
-        complete,
-        ownership: Some(options.ownership),
-        platforms: built.iter().map(platform_report).collect(),
-    })
+    Ok(built)
 }
 
 fn check_refresh(refresh: &BTreeSet<String>, sources: &Sources) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 //! put together.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::fault::{self, Fault, Kind};
 use crate::oci::{Platform, Reference};
@@ -85,6 +86,22 @@ pub enum Error {
         /// What was asked for.
         digest: crate::oci::Digest,
     },
+    /// A lock that is missing, or does not fit its definition.
+    #[error("`{name}` can't be built locked: {}", joined(misfits))]
+    Misfits {
+        /// The definition.
+        name: String,
+        /// Where its lock is, or should be.
+        path: PathBuf,
+        /// What does not fit.
+        misfits: Vec<plan::Misfit>,
+    },
+    /// A layer without a record of what its steps fetched, right after it was made.
+    #[error("what the steps of the layer `{layer}` fetched was not recorded")]
+    NotRecorded {
+        /// The layer.
+        layer: String,
+    },
     /// Platforms that an index must have.
     #[error("the index of `{image}` lacks {}", fault::list_of(platforms))]
     MissingPlatforms {
@@ -152,6 +169,10 @@ pub enum Error {
     Usage(String),
 }
 
+fn joined(misfits: &[plan::Misfit]) -> String {
+    misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl Error {
     fn inner(&self) -> Option<&dyn Fault> {
         Some(match self {
@@ -178,9 +199,9 @@ impl Fault for Error {
             return inner.kind();
         }
         match self {
-            Error::NoStore | Error::Usage(_) => Kind::Usage,
+            Error::NoStore | Error::Usage(_) | Error::Misfits { .. } => Kind::Usage,
             Error::NoFolder(_) | Error::Signals(_) | Error::NoRoom { .. } => Kind::Environment,
-            Error::NotInside | Error::Document(_) => Kind::Bug,
+            Error::NotInside | Error::Document(_) | Error::NotRecorded { .. } => Kind::Bug,
             _ => Kind::Failed,
         }
     }
@@ -191,6 +212,20 @@ impl Fault for Error {
         }
         match self {
             Error::NoStore => Some("say one with --store DIR".to_owned()),
+            Error::Misfits { name, path, misfits } => {
+                let layers: Vec<&str> = misfits
+                    .iter()
+                    .filter_map(|misfit| match misfit {
+                        plan::Misfit::Layer(_, name) => Some(name.as_str()),
+                        _ => None,
+                    })
+                    .collect();
+                let update = match layers.as_slice() {
+                    [] => String::new(),
+                    layers => format!(" --update {}", layers.join(",")),
+                };
+                Some(format!("`ocibuild lock {name}{update}` writes {}", path.display()))
+            }
             Error::NoImage { hint, .. } => Some(hint.clone()),
             Error::MissingPlatforms { platforms, .. } => Some(format!(
                 "build them, or name what was pushed for {}: `ocibuild index NAME REF@sha256:…`",

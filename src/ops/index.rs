@@ -35,6 +35,7 @@ pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildRepor
         always_pull: false,
         no_cache: false,
         refresh: Vec::new(),
+        locked: false,
         ownership: crate::plan::Ownership::Kept,
         access: options.access.clone(),
     };

@@ -43,7 +43,7 @@ pub use files::{ExportOptions, ImportOptions, StoredReport, export, import};
 pub use gc::{GcOptions, GcReport, gc, remove};
 pub use index::{IndexOptions, index};
 pub use inspect::{ImageLayer, ImagePlatform, ImageReport, ListedReport, ShowOptions, list, show};
-pub use lock::{MergeReport, lock_diff, lock_merge};
+pub use lock::{LockOptions, LockReport, LockedPlatform, MergeReport, lock, lock_diff, lock_merge};
 pub use login::{LoginOptions, LoginReport, LogoutReport, login, logout};
 pub use publish::{PushOptions, PushReport, Pushed, push};
 pub use pull::{PullOptions, PullReport, pull};

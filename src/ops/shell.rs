@@ -128,6 +128,7 @@ impl Failed {
             always_pull: false,
             no_cache: false,
             refresh: Vec::new(),
+            locked: false,
             ownership: if self.discarded { Ownership::Discarded } else { Ownership::Kept },
             network: if self.recorded { Network::Recorded } else { Network::Host },
             send: false,

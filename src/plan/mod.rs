@@ -37,7 +37,7 @@ pub use os_release::{Missing, OsRelease};
 pub use resolve::plan;
 pub use run::{Act, RunAct};
 pub use sources::{Misfit, Sources};
-pub use time::rfc3339;
+pub use time::{http_date, rfc3339};
 
 /// What a plan is made of besides the files.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! The date of a layer, and its spelling.
 
 use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 
 use crate::oci::ConfigDocument;
 
@@ -11,6 +12,11 @@ const EARLIEST: i64 = 315_532_800;
 pub fn rfc3339(seconds: i64) -> String {
     let bound = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
     Timestamp::from_second(seconds).unwrap_or(bound).to_string()
+}
+
+/// Reads a date as HTTP writes it, in seconds since 1970; `None` for anything else.
+pub fn http_date(text: &str) -> Option<i64> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok().map(Timestamp::as_second)
 }
 
 /// Returns the base's date in seconds since 1970, and a warning when it had to be made up.
@@ -52,6 +58,8 @@ mod tests {
             assert_eq!(of_base(&config).0, seconds, "{created}");
             assert_eq!(of_base(&config).1.is_some(), seconds == EARLIEST, "{created}");
         }
+        assert_eq!(http_date("Mon, 10 Feb 2025 12:00:00 GMT"), Some(1_739_188_800));
+        assert_eq!(http_date("yesterday"), None);
         assert_eq!(rfc3339(1_739_188_800), "2025-02-10T12:00:00Z");
         assert_eq!(rfc3339(i64::MAX), Timestamp::MAX.to_string());
     }

@@ -15,6 +15,7 @@ pub(crate) mod memory;
 pub(crate) mod podman;
 pub(crate) mod registry;
 pub(crate) mod token;
+pub(crate) mod upstream;
 pub(crate) mod weather;
 pub(crate) mod web;
 
