@@ -1,13 +1,13 @@
 //! The recorder of a build: one authority and one place for bodies, and for each layer a log of its
 //! own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Error;
 use super::inputs::Inputs;
 use super::trust::Certificate;
 use crate::http::Client;
-use crate::netlog::{Authority, Mode, Netlog, Options};
+use crate::netlog::{Authority, Earlier, Mode, Netlog, Options};
 use crate::plan::Layer;
 use crate::report::Report;
 use crate::store::Store;
@@ -17,6 +17,9 @@ pub struct Recorder {
     authority: Arc<Authority>,
     certificate: Certificate,
     inputs: Arc<Inputs>,
+    store: Store,
+    /// What earlier builds recorded, read when the first layer needs it.
+    earlier: OnceLock<Arc<Earlier>>,
     client: Client,
     report: Arc<dyn Report>,
 }
@@ -35,6 +38,8 @@ impl Recorder {
             certificate: Certificate::of(&authority),
             authority,
             inputs: Arc::new(Inputs::new(store)),
+            store: store.clone(),
+            earlier: OnceLock::new(),
             client,
             report,
         })
@@ -54,11 +59,20 @@ impl Recorder {
                 upstream: !self.client.config().offline,
             },
         };
+        let earlier = match (&layer.pins, self.earlier.get()) {
+            (Some(_), _) => Arc::default(),
+            (None, Some(earlier)) => Arc::clone(earlier),
+            (None, None) => {
+                let read = Arc::new(Earlier::new(self.store.all_fetches()?));
+                Arc::clone(self.earlier.get_or_init(|| read))
+            }
+        };
         Ok(Netlog::new(Options {
             authority: Arc::clone(&self.authority),
             bodies: Arc::<Inputs>::clone(&self.inputs),
             client: self.client.clone(),
             mode,
+            earlier,
             report: Arc::clone(&self.report),
         })?)
     }

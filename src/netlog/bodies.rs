@@ -1,9 +1,9 @@
 //! Where bodies lie: the seam to whoever keeps blobs.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 
-use crate::oci::Digest;
+use crate::oci::{Digest, Hasher};
 
 /// Bodies by digest.
 pub trait Bodies: Send + Sync {
@@ -25,4 +25,18 @@ pub trait BodyWriter: Write + Send {
 
     /// Keeps the body and returns its digest and size.
     fn commit(self: Box<Self>) -> io::Result<(Digest, u64)>;
+}
+
+/// Computes the digest of a file.
+pub(super) fn hash(mut file: File) -> io::Result<Digest> {
+    let mut hasher = Hasher::new();
+    let mut piece = vec![0; 256 << 10];
+    file.rewind()?;
+    loop {
+        let count = file.read(&mut piece)?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&piece[..count]);
+    }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use super::ask::Ask;
+use super::bodies::hash;
 use super::head::Head;
 use super::{Bodies, Method};
 use crate::http::{Client, Error, Payload, Request, header};
@@ -51,6 +52,34 @@ pub(super) struct Kept {
     pub(super) head: Arc<Head>,
     pub(super) digest: Digest,
     pub(super) size: u64,
+}
+
+/// What the same question was answered with before.
+#[derive(Clone, Debug)]
+pub(super) struct Previous {
+    pub(super) kept: Arc<Kept>,
+    /// Whether that was another build, since when anything may have happened to the body.
+    pub(super) is_old: bool,
+}
+
+impl Previous {
+    fn is_here(&self, bodies: &dyn Bodies) -> bool {
+        if !self.is_old {
+            return true;
+        }
+        let file = bodies.open(&self.kept.digest).ok().flatten();
+        let is_whole = |file| hash(file).is_ok_and(|digest| digest == self.kept.digest);
+        match file.map(is_whole) {
+            Some(whole) => {
+                if !whole {
+                    // So that the one that comes now is kept in its place.
+                    bodies.discard(&self.kept.digest).ok();
+                }
+                whole
+            }
+            None => false,
+        }
+    }
 }
 
 /// A transfer, for all who wait for it.
@@ -105,20 +134,13 @@ impl Flight {
     /// upstream may say that this still holds.
     pub(super) fn run(
         &self,
-        mut ask: Ask,
+        ask: &Ask,
         client: &Client,
         bodies: &dyn Bodies,
-        previous: Option<Arc<Kept>>,
+        previous: Option<Previous>,
     ) {
-        if let Some(previous) = &previous {
-            if let Some(etag) = &previous.head.etag {
-                ask.unless(header::IF_NONE_MATCH, etag);
-            }
-            if let Some(date) = previous.head.last_modified() {
-                ask.unless(header::IF_MODIFIED_SINCE, date);
-            }
-        }
-        let state = match self.carry(&ask, client, bodies, previous) {
+        let previous = previous.filter(|previous| previous.is_here(bodies)).map(|it| it.kept);
+        let state = match self.carry(ask, client, bodies, previous) {
             Ok(kept) => State::Kept(kept),
             Err(why) => State::Failed(why.into()),
         };
@@ -132,7 +154,16 @@ impl Flight {
         bodies: &dyn Bodies,
         previous: Option<Arc<Kept>>,
     ) -> Result<Arc<Kept>, String> {
-        let request = request(ask);
+        let mut asked = ask.clone();
+        if let Some(previous) = &previous {
+            if let Some(etag) = &previous.head.etag {
+                asked.unless(header::IF_NONE_MATCH, etag);
+            }
+            if let Some(date) = previous.head.last_modified() {
+                asked.unless(header::IF_MODIFIED_SINCE, date);
+            }
+        }
+        let request = request(&asked);
         let mut response = client.send(&request).map_err(|error| told(&error))?;
         let status = response.status().as_u16();
         if let (304, Some(previous)) = (status, previous) {

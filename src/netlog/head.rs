@@ -117,6 +117,12 @@ impl Head {
     }
 }
 
+/// Reads a date as headers have it.
+pub(super) fn seconds(date: &str) -> Option<i64> {
+    let zoned = jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned(date.trim()).ok()?;
+    Some(zoned.timestamp().as_second())
+}
+
 /// Writes a redirect's target down: as it is where it holds nothing secret.
 fn location_shown(url: &Url, location: &str) -> String {
     let Ok(target) = url.join(location) else { return location.to_owned() };

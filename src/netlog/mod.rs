@@ -14,6 +14,7 @@ mod ask;
 mod authority;
 mod bodies;
 mod dns;
+mod earlier;
 mod error;
 mod fetch;
 mod flight;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 pub use authority::Authority;
 pub use bodies::{Bodies, BodyWriter};
+pub use earlier::Earlier;
 pub use error::Error;
 pub use fetch::{
     AuthorityClass, Fetch, Method, Missing, Record, Refused, Trouble, UnknownWord, Variant,
@@ -78,6 +80,8 @@ pub struct Options {
     pub client: Client,
     /// Whether to record.
     pub mode: Mode,
+    /// What need not be moved again if it still holds.
+    pub earlier: Arc<Earlier>,
     /// Who hears of what can't be recorded.
     pub report: Arc<dyn Report>,
 }

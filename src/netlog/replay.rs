@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ask::Ask;
+use super::bodies::hash;
 use super::flight::Kept;
 use super::head::Head;
 use super::log::is_empty;
@@ -200,18 +201,5 @@ fn likeness(variant: &Variant, ask: &Ask) -> u8 {
 impl Kept {
     pub(super) fn of(fetch: &Fetch) -> Kept {
         Kept { head: Arc::new(Head::of(fetch)), digest: fetch.digest, size: fetch.size }
-    }
-}
-
-fn hash(mut file: File) -> io::Result<Digest> {
-    let mut hasher = Hasher::new();
-    let mut piece = vec![0; 256 << 10];
-    file.rewind()?;
-    loop {
-        let count = file.read(&mut piece)?;
-        if count == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&piece[..count]);
     }
 }

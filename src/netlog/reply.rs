@@ -18,7 +18,7 @@ use tokio::task;
 use super::Method;
 use super::ask::{Ask, Wishes};
 use super::flight::{Flow, State};
-use super::head::Head;
+use super::head::{Head, seconds};
 
 /// A body is read in pieces of this size.
 const PIECE: u64 = 256 << 10;
@@ -253,11 +253,6 @@ fn is_unchanged(wishes: &Wishes, head: &Head) -> bool {
         },
         (None, None) => false,
     }
-}
-
-fn seconds(date: &str) -> Option<i64> {
-    let zoned = jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned(date.trim()).ok()?;
-    Some(zoned.timestamp().as_second())
 }
 
 /// Returns the range to heed: with `If-Range` only where the rest belongs to what the client has.

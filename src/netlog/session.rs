@@ -12,15 +12,15 @@ use tokio::sync::oneshot;
 use tokio::task;
 
 use super::ask::{Ask, Key};
-use super::flight::{Flight, Flow, Kept, State};
+use super::flight::{Flight, Flow, Kept, Previous, State};
 use super::log::{Log, is_empty};
 use super::replay::Replay;
 use super::reply::{self, Served, Source};
 use super::serve::{self, Guest};
 use super::vouch;
 use super::{
-    Authority, Bodies, Doors, Error, Fetch, Method, Missing, Mode, Options, Record, Refused,
-    Trouble,
+    Authority, Bodies, Doors, Earlier, Error, Fetch, Method, Missing, Mode, Options, Record,
+    Refused, Trouble,
 };
 use crate::http::{self, Client, Url};
 use crate::oci::Digest;
@@ -52,6 +52,7 @@ pub(super) struct Shared {
     client: Client,
     report: Arc<dyn Report>,
     replay: Option<Replay>,
+    earlier: Arc<Earlier>,
     handle: Handle,
     log: Mutex<Log>,
     flights: Mutex<Flights>,
@@ -114,6 +115,7 @@ impl Netlog {
             client: options.client,
             report: options.report,
             replay,
+            earlier: options.earlier,
             handle: runtime.handle().clone(),
             log: Mutex::default(),
             flights: Mutex::default(),
@@ -361,9 +363,16 @@ impl Shared {
         {
             match flight.state() {
                 State::Asked | State::Flowing(_) => return Arc::clone(flight),
-                State::Kept(kept) if kept.head.status == 200 => previous = Some(kept),
+                State::Kept(kept) if kept.head.status == 200 => {
+                    previous = Some(Previous { kept, is_old: false });
+                }
                 State::Kept(_) | State::Failed(_) => {}
             }
+        }
+        if previous.is_none()
+            && let Some(fetch) = self.earlier.of(question)
+        {
+            previous = Some(Previous { kept: Arc::new(Kept::of(fetch)), is_old: true });
         }
         let flight = Arc::new(Flight::new());
         if question.method != Method::Post {
@@ -372,7 +381,7 @@ impl Shared {
         let (shared, running) = (Arc::clone(self), Arc::clone(&flight));
         let question = question.clone();
         self.handle.spawn_blocking(move || {
-            running.run(question, &shared.client, &*shared.bodies, previous);
+            running.run(&question, &shared.client, &*shared.bodies, previous);
         });
         flight
     }

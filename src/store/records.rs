@@ -66,6 +66,18 @@ impl Store {
         read(&self.fetches_path(key))
     }
 
+    /// Returns what the steps of all layers fetched. A record that can't be read is none.
+    pub fn all_fetches<T: DeserializeOwned>(&self) -> Result<Vec<T>, Error> {
+        let dir = self.path("fetches");
+        let mut all = Vec::new();
+        if dir.is_dir() {
+            for name in disk::list(&dir)? {
+                all.extend(read::<Vec<T>>(&dir.join(name))?.unwrap_or_default());
+            }
+        }
+        Ok(all)
+    }
+
     /// Keeps what the steps of a layer fetched.
     pub fn set_fetches<T: Serialize>(&self, key: &Digest, fetches: &[T]) -> Result<(), Error> {
         disk::make_dirs(&self.path("fetches"))?;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use ocibuild::http::Client;
 use ocibuild::netlog::{
-    Authority, Bodies, BodyWriter, Doors, Fetch, Mode, Netlog, Options, Record, Session,
+    Authority, Bodies, BodyWriter, Doors, Earlier, Fetch, Mode, Netlog, Options, Record, Session,
 };
 use ocibuild::oci::{Digest, Hasher};
 use ocibuild::report::Silent;
@@ -118,6 +118,10 @@ impl Bench {
     }
 
     fn netlog(&self, web: &Web, mode: Mode) -> Netlog {
+        self.netlog_after(web, mode, Earlier::default())
+    }
+
+    fn netlog_after(&self, web: &Web, mode: Mode, earlier: Earlier) -> Netlog {
         let mut config = web.config();
         config.tries = 1;
         config.idle_timeout = std::time::Duration::from_secs(20);
@@ -126,6 +130,7 @@ impl Bench {
             bodies: Arc::new(Folder(self.bodies())),
             client: Client::new(config),
             mode,
+            earlier: Arc::new(earlier),
             report: Arc::new(Silent),
         })
         .unwrap()

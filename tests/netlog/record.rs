@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::process::Stdio;
 
-use ocibuild::netlog::{AuthorityClass, Method};
+use ocibuild::netlog::{AuthorityClass, Earlier, Method, Mode, Netlog};
 use ocibuild::oci::Digest;
 
 use super::{Bench, has_body, ok, only, run, urls};
@@ -376,6 +376,43 @@ fn a_second_look_costs_no_second_body() {
     assert_eq!(step.get("http://a.test/index"), b"index");
     assert_eq!(double.seen().len(), 2);
     assert_eq!(only(&step.end()).status, 200);
+}
+
+#[test]
+fn another_build_moves_no_body_that_still_holds() {
+    let (web, double) = web_of(|request, _| {
+        let tag = format!("\"{}\"", request.target);
+        if request.header("if-none-match") == Some(&tag) {
+            return Reply::new(304);
+        }
+        match request.target.as_str() {
+            "/dated" if request.header("if-modified-since") == Some(DATE) => Reply::new(304),
+            "/dated" => Reply::new(200).with("Last-Modified", DATE).body("dated"),
+            path => Reply::new(200).with("ETag", &tag).body(path),
+        }
+    });
+    let bench = Bench::new();
+    let netlog = bench.netlog(&web, Mode::Record);
+    let fetch = |netlog: &Netlog| {
+        for path in ["dated", "tagged", "damaged", "gone"] {
+            let url = format!("https://a.test/{path}");
+            let fetched = netlog.fetch(&url, "layer: fetch", None).unwrap();
+            let text = std::io::read_to_string(fetched.file.unwrap()).unwrap();
+            assert_eq!(text.trim_start_matches('/'), path);
+        }
+        netlog.record()
+    };
+    let record = fetch(&netlog);
+    let at = |text: &str| bench.bodies().join(Digest::of(text.as_bytes()).hex());
+    std::fs::write(at("/damaged"), "/damagee").unwrap();
+    std::fs::remove_file(at("/gone")).unwrap();
+    let earlier = Earlier::new(record.fetches.clone());
+    assert_eq!(fetch(&bench.netlog_after(&web, Mode::Record, earlier)), record);
+    let asked: Vec<bool> = double.seen()[4..]
+        .iter()
+        .map(|it| it.header("if-none-match").or(it.header("if-modified-since")).is_some())
+        .collect();
+    assert_eq!(asked, [true, true, false, false]);
 }
 
 #[test]
