@@ -185,6 +185,33 @@ fn a_lock_is_played_back_with_one_id() {
     a_lock_is_played_back(Who::Single);
 }
 
+#[test]
+fn the_date_of_a_layer_is_that_of_its_newest_body() {
+    let web = Upstream::new();
+    let release = "http://m.example/dists/x/InRelease";
+    web.page(ONE, "one", "Thu, 02 Jan 2020 00:00:00 GMT")
+        .page(TWO, "two", "Fri, 01 Jan 2100 00:00:00 GMT")
+        .page(release, "Origin: x\nDate: Tue, 03 Jun 2025 12:00:00 UTC\n", EARLY);
+    let project = Project::with_tiny_base(Who::Root);
+    project
+        .script("old", &format!("wget -q -O /old {ONE}; wget -q -O /ahead {TWO}"))
+        .script("apt", &format!("wget -q -O /apt {release}"))
+        .definition("locked", &["old", "apt"]);
+    online(&project, &web, &["lock", "locked"]).ok();
+    let date = |layer: &str| {
+        let text = locked(&project);
+        let section = text.split(&format!(".layer.{layer}]\nsource-date = ")).nth(1).unwrap();
+        section.lines().next().unwrap().parse::<i64>().unwrap()
+    };
+    assert_eq!(date("apt"), 1_748_952_000);
+    let show = project.run(&["show", "localhost/tiny:1", "--json"]).json();
+    assert!(date("old") < 1_748_952_000, "neither before the base nor ahead of the clock: {show}");
+    let mut command = project.command(&["lock", "locked", "--update", "apt"]);
+    command.env("http_proxy", web.address()).env("SOURCE_DATE_EPOCH", "1700000000");
+    Ran::of(&mut command).ok();
+    assert_eq!(date("apt"), 1_700_000_000);
+}
+
 /// The same definitions and lock, with a store that has nothing but the base.
 fn elsewhere(project: &Project) -> Project {
     let other = Project::with_tiny_base(Who::Root);

@@ -18,6 +18,9 @@ use crate::{definition, disk};
 use super::build::{self, Job};
 use super::{Access, BuildOptions, Context, Error, Network};
 
+/// The most bytes of a release of an apt repository.
+const LARGEST_RELEASE: u64 = 64 << 20;
+
 /// What to lock.
 #[derive(Clone, Debug)]
 pub struct LockOptions {
@@ -265,7 +268,7 @@ fn renew(
             .ok_or_else(|| Error::NotRecorded { layer: layer.name.clone() })?;
         let date = match build::source_date_epoch(context)? {
             Some(date) => date,
-            None => date_of(&fetches, layer.source_date, context.now),
+            None => date_of(&fetches, layer.source_date, context.now, store)?,
         };
         section.layers.insert(layer.name.clone(), Layer::new(date, fetches));
         renewed.push(layer.name.clone());
@@ -273,16 +276,33 @@ fn renew(
     Ok(renewed)
 }
 
-/// Returns the date of a layer: that of the newest body, but none before the base's, and none of a
-/// server whose clock is ahead.
-fn date_of(fetches: &[Fetch], base: i64, now: u64) -> i64 {
+/// Returns the date of a layer: that of the newest body, or of the newest of apt's releases, which say
+/// it themselves; but none before the base's, and none of a clock that is ahead.
+fn date_of(fetches: &[Fetch], base: i64, now: u64, store: &Store) -> Result<i64, Error> {
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let dates = fetches
-        .iter()
-        .filter(|fetch| fetch.status == 200)
-        .filter_map(|fetch| plan::http_date(fetch.headers.get("last-modified")?))
-        .filter(|date| *date <= now);
-    dates.max().unwrap_or(base).max(base)
+    let mut newest = base;
+    for fetch in fetches.iter().filter(|fetch| fetch.status == 200) {
+        let modified = fetch.headers.get("last-modified").and_then(|text| plan::http_date(text));
+        let of_release = if is_release(&fetch.url) { release_date(fetch, store)? } else { None };
+        let dates = [modified, of_release].into_iter().flatten().filter(|date| *date <= now);
+        newest = dates.fold(newest, i64::max);
+    }
+    Ok(newest)
+}
+
+fn is_release(url: &str) -> bool {
+    matches!(url.rsplit('/').next(), Some("InRelease" | "Release"))
+}
+
+/// Reads the date in a release of an apt repository.
+fn release_date(fetch: &Fetch, store: &Store) -> Result<Option<i64>, Error> {
+    if !store.has(&fetch.digest) {
+        return Ok(None);
+    }
+    let bytes = disk::read(&store.blob_path(&fetch.digest), LARGEST_RELEASE)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let date = text.lines().find_map(|line| line.strip_prefix("Date:"));
+    Ok(date.and_then(|date| plan::http_date(&date.replace("UTC", "GMT"))))
 }
 
 fn report(lock: &Lock, platform: Platform, renewed: Vec<String>) -> Result<LockedPlatform, Error> {
