@@ -31,4 +31,5 @@ pub mod recipe;
 // Work and verbs.
 pub mod audit;
 pub mod build;
+pub mod describe;
 pub mod ops;

@@ -31,6 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("plan", &["fault", "oci", "disk", "text", "netlog", "definition", "recipe", "lock"]),
     // Work and verbs: may use all above them.
     ("build", EVERYTHING_BELOW_WORK),
+    ("describe", &["fault", "oci", "transfer", "layer", "netlog", "plan"]),
     ("audit", &["fault", "report", "oci", "disk", "transfer", "layer"]),
     ("ops", EVERYTHING_BELOW_VERBS),
 ];
@@ -76,6 +77,7 @@ const EVERYTHING_BELOW_VERBS: &[&str] = &[
     "lock",
     "plan",
     "build",
+    "describe",
     "audit",
 ];
 

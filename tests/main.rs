@@ -98,6 +98,9 @@ mod shell;
 // Locks: told apart, merged, made and played back.
 mod locks;
 
+// What goes with an image: its packages, signatures, and where it comes from.
+mod describe;
+
 // Help, errors, and the commands round the store.
 mod commands;
 

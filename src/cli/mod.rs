@@ -12,17 +12,21 @@ mod export;
 mod gc;
 mod import;
 mod index;
+mod keygen;
 mod list;
 mod lock;
 mod login;
 mod logout;
+mod provenance;
 mod pull;
 mod push;
 mod remove;
 mod render;
 mod rules;
+mod sbom;
 mod shell;
 mod show;
+mod sign;
 mod size;
 mod terminal;
 mod unshare;
@@ -149,6 +153,10 @@ enum Command {
     Show(show::Args),
     Diff(diff::Args),
     List(list::Args),
+    Sbom(sbom::Args),
+    Provenance(provenance::Args),
+    Sign(sign::Args),
+    Keygen(keygen::Args),
     Remove(remove::Args),
     Gc(gc::Args),
     Verify(verify::Args),
@@ -207,6 +215,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Show(args) => show::run(args, &context),
         Command::Diff(args) => diff::run(args, &context),
         Command::List(args) => list::run(args, &context),
+        Command::Sbom(args) => sbom::run(args, &context),
+        Command::Provenance(args) => provenance::run(args, &context),
+        Command::Sign(args) => sign::run(args, &context),
+        Command::Keygen(args) => keygen::run(args, &context),
         Command::Remove(args) => remove::run(args, &context),
         Command::Gc(args) => gc::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),

@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Ask the destinations what they have, print what would be sent and moved, and do nothing
     #[arg(long, conflicts_with = "digest_file")]
     dry_run: bool,
+    /// What to attach of what is known of images that were built here
+    #[arg(long, value_name = "WHAT", default_value = "all")]
+    attest: Attest,
     /// How many blobs travel at once, to all destinations together
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
@@ -51,6 +54,27 @@ pub(crate) struct Args {
     digest_file: Option<std::path::PathBuf>,
     #[command(flatten)]
     credentials: Credentials,
+}
+
+/// What goes with an image.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Attest {
+    /// A list of its packages (SBOM), and how it was built (provenance)
+    All,
+    /// How it was built
+    Provenance,
+    /// Nothing
+    None,
+}
+
+impl From<Attest> for ops::Attest {
+    fn from(attest: Attest) -> ops::Attest {
+        match attest {
+            Attest::All => ops::Attest::All,
+            Attest::Provenance => ops::Attest::Provenance,
+            Attest::None => ops::Attest::None,
+        }
+    }
 }
 
 /// How to reach registries.
@@ -98,6 +122,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         by_digest: args.by_digest,
         tags: args.tag.clone(),
         hold_tags: held.holds(),
+        attest: args.attest.into(),
         jobs: usize::from(args.jobs),
         access: args.credentials.access(context)?,
     };

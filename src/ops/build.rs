@@ -24,7 +24,7 @@ use super::access::Origins;
 use super::ahead::Ahead;
 use super::base::Found;
 use super::shell::Failed;
-use super::{Access, Context, DiskPlan, Error, base, publish, room};
+use super::{Access, Context, DiskPlan, Error, base, provenance, publish, room};
 
 /// What to build, and how.
 #[derive(Clone, Debug)]
@@ -455,6 +455,16 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
     let definition = &job.sources.definition;
     tell_lock(&job.sources, options, context.report.as_ref())?;
     let built = make(&job, options, &store, context)?;
+    let builder = provenance::builder()?;
+    let how = provenance::How {
+        profile: profile(definition),
+        mode: name_of(context.mode()?),
+        ownership: options.ownership,
+        builder: &builder,
+    };
+    for ((plan, _), built) in job.platforms.iter().zip(&built) {
+        provenance::record(plan, &job.sources, built, &how, &store)?;
+    }
     let manifests: Vec<Descriptor> = built.iter().map(|one| one.manifest.clone()).collect();
     let (digest, complete) = name_image(definition, &manifests, &store)?;
     Ok(BuildReport {
@@ -644,6 +654,8 @@ pub(super) fn name_image(
     store.put_document(&document)?;
     store.tag(image, &noted(&document.descriptor()))?;
     store.clear_partials(image)?;
+    let builder = provenance::builder()?;
+    provenance::record_index(image, &document.descriptor(), manifests, &builder, store)?;
     Ok((document.digest(), true))
 }
 

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use crate::fault::{self, Fault, Kind};
 use crate::oci::{Platform, Reference};
 use crate::{
-    audit, build, definition, disk, layer, lock, plan, registry, rootfs, sandbox, store, transfer,
+    audit, build, definition, describe, disk, layer, lock, plan, registry, rootfs, sandbox, store,
+    transfer,
 };
 
 use super::room::{Amount, Bound, DiskPlan};
@@ -52,6 +53,9 @@ pub enum Error {
     /// A comparison.
     #[error(transparent)]
     Audit(#[from] audit::Error),
+    /// What goes with an image.
+    #[error(transparent)]
+    Describe(#[from] describe::Error),
     /// No place for the store is known.
     #[error(
         "no place for the store: neither --store, OCIBUILD_STORE, XDG_DATA_HOME nor HOME says one"
@@ -141,6 +145,31 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A key that cannot be used.
+    #[error("the key `{}` cannot be used", path.display())]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: describe::sign::Error,
+    },
+    /// What goes with an image is not there.
+    #[error("{image} has no {what} beside it")]
+    NotAttached {
+        /// Which document.
+        what: &'static str,
+        /// The image.
+        image: Reference,
+    },
+    /// An image that none of the given keys has signed.
+    #[error("{image} is not signed by {}", if *others == 0 { "anyone" } else { "the given key" })]
+    NotSigned {
+        /// The image.
+        image: Reference,
+        /// Signatures by other keys, or damaged ones.
+        others: usize,
+    },
     /// A document of our own that has no canonical form.
     #[error("cannot encode a document of the image")]
     Document(#[from] crate::oci::json::EncodeError),
@@ -188,6 +217,7 @@ impl Error {
             Error::Sandbox(error) => error,
             Error::Build(error) => error,
             Error::Audit(error) => error,
+            Error::Describe(error) => error,
             _ => return None,
         })
     }
@@ -202,6 +232,7 @@ impl Fault for Error {
             Error::NoStore | Error::Usage(_) | Error::Misfits { .. } => Kind::Usage,
             Error::NoFolder(_) | Error::Signals(_) | Error::NoRoom { .. } => Kind::Environment,
             Error::NotInside | Error::Document(_) | Error::NotRecorded { .. } => Kind::Bug,
+            Error::Key { source, .. } => source.kind(),
             _ => Kind::Failed,
         }
     }
@@ -242,6 +273,17 @@ impl Fault for Error {
             Error::NoRoom { .. } => Some(
                 "free space there, run `ocibuild gc`, or choose another place with --store".to_owned(),
             ),
+            Error::Key { source, .. } => source.hint(),
+            Error::NotAttached { .. } => Some(
+                "a build writes it down and `ocibuild push` sends it, unless told not to"
+                    .to_owned(),
+            ),
+            Error::NotSigned { others: 0, .. } => {
+                Some("`ocibuild sign` signs an image in its registry".to_owned())
+            }
+            Error::NotSigned { others, .. } => Some(format!(
+                "{others} signatures or statements by others are there: is this the right key?"
+            )),
             Error::PlatformLost { .. } => Some("push again".to_owned()),
             Error::Damaged { .. } | Error::Config { .. } => {
                 Some("pull or build it again".to_owned())

@@ -6,6 +6,7 @@ use std::io::Read;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::fault;
 use crate::oci::{
     ConfigDocument, Descriptor, Digest, Document, HistoryEntry, Manifest, Platform, Reference,
     media_type,
@@ -145,7 +146,7 @@ pub(super) fn manifests(
     manifests_of(reference, document, store, &|entry| store.has_whole(entry))
 }
 
-fn manifests_of(
+pub(super) fn manifests_of(
     reference: &Reference,
     document: &Document,
     source: &dyn Source,
@@ -169,6 +170,40 @@ fn manifests_of(
         }
     }
     Ok(found)
+}
+
+/// One platform of an image.
+pub(super) struct Chosen {
+    pub(super) platform: Platform,
+    /// The manifest's entry in its index.
+    pub(super) entry: Descriptor,
+    pub(super) manifest: Manifest,
+    pub(super) config: ConfigDocument,
+}
+
+/// Returns the image for a platform, as far as it is there; for none in particular the one for this
+/// machine, or the only one there is.
+pub(super) fn choose(
+    reference: &Reference,
+    wanted: Option<&Platform>,
+    document: &Document,
+    source: &dyn Source,
+    is_here: &dyn Fn(&Descriptor) -> bool,
+) -> Result<Chosen, Error> {
+    let mut found = Vec::new();
+    for (entry, manifest) in manifests_of(reference, document, source, is_here)? {
+        let config = read_config(&manifest.config, source, reference)?;
+        let platform = entry.platform.clone().unwrap_or_else(|| config.platform());
+        found.push(Chosen { platform, entry, manifest, config });
+    }
+    let host = Platform::host();
+    let only = found.len() == 1 && wanted.is_none();
+    let wanted = wanted.unwrap_or(&host);
+    let names: Vec<String> = found.iter().map(|one| one.platform.to_string()).collect();
+    found.into_iter().find(|one| only || one.platform.satisfies(wanted)).ok_or_else(|| {
+        let names = if names.is_empty() { "nothing".to_owned() } else { fault::list_of(&names) };
+        Error::Usage(format!("`{reference}` is not there for {wanted}, only for {names}"))
+    })
 }
 
 fn report(

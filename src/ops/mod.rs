@@ -6,6 +6,7 @@
 
 mod access;
 mod ahead;
+mod attach;
 mod base;
 mod build;
 mod copy;
@@ -18,11 +19,14 @@ mod index;
 mod inspect;
 mod lock;
 mod login;
+mod provenance;
 mod publish;
 mod pull;
 mod rehearse;
 mod room;
+mod sbom;
 mod shell;
+mod sign;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -45,10 +49,16 @@ pub use index::{IndexOptions, index};
 pub use inspect::{ImageLayer, ImagePlatform, ImageReport, ListedReport, ShowOptions, list, show};
 pub use lock::{LockOptions, LockReport, LockedPlatform, MergeReport, lock, lock_diff, lock_merge};
 pub use login::{LoginOptions, LoginReport, LogoutReport, login, logout};
-pub use publish::{PushOptions, PushReport, Pushed, push};
+pub use provenance::{ProvenanceOptions, provenance};
+pub use publish::{Attest, PushOptions, PushReport, Pushed, push};
 pub use pull::{PullOptions, PullReport, pull};
 pub use rehearse::{How, PlannedBlob, PlannedTag, PushPlan, Rehearsed, rehearse};
 pub use room::{Bound, DiskPlan};
+pub use sbom::{SbomOptions, SbomReport, sbom};
+pub use sign::{
+    CheckOptions, CheckReport, ClaimReport, KeygenOptions, KeygenReport, SignOptions, SignReport,
+    SignedReport, check, keygen, sign,
+};
 pub use verify::{Damage, VerifyReport, verify};
 
 pub use shell::{Failed, ShellOptions, failed, shell};

@@ -15,7 +15,7 @@ use crate::transfer::{self, Sink, Source};
 
 use super::Access;
 use super::access::Origins;
-use super::{Context, Error, inspect};
+use super::{Context, Error, attach, inspect, provenance, sbom};
 
 /// What to push.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct PushOptions {
     pub tags: Vec<String>,
     /// Send everything, but move no tag.
     pub hold_tags: bool,
+    /// What to send along of what is known of the images.
+    pub attest: Attest,
     /// How many blobs travel at once, to all destinations together.
     pub jobs: usize,
     /// How to reach registries.
@@ -48,10 +50,23 @@ impl PushOptions {
             by_digest: false,
             tags: Vec::new(),
             hold_tags: false,
+            attest: Attest::All,
             jobs: 4,
             access,
         }
     }
+}
+
+/// What goes with an image that was built here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attest {
+    /// Its packages, and how it was built.
+    #[default]
+    All,
+    /// How it was built, which takes no reading of layers.
+    Provenance,
+    /// Nothing.
+    None,
 }
 
 /// What was pushed where.
@@ -73,6 +88,8 @@ pub struct PushReport {
     pub existed: u64,
     /// Blobs that the registry took from another repository of its own.
     pub mounted: u64,
+    /// What refers to the image and was sent along, or was there.
+    pub attached: Vec<Digest>,
 }
 
 /// Annotation of a name in the store: where its definition wants it pushed too.
@@ -106,6 +123,11 @@ pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Pushed, Erro
     let (_, ways) = ways(options, &store, context)?;
     let mut pushed = Pushed { done: Vec::new(), failure: None };
     for of_image in &ways {
+        if let (Attest::All, Some(way)) = (options.attest, of_image.first()) {
+            for document in way.documents.iter() {
+                sbom::keep(&way.image, document, &way.origins, &store, context)?;
+            }
+        }
         pushed.failure = push_image(of_image, options, &store, context, &mut pushed.done).err();
         if pushed.failure.is_some() {
             break;
@@ -173,7 +195,7 @@ fn push_image(
     let jobs = (options.jobs / hosts.len().max(1)).max(1);
     let sent = Mutex::new(Vec::new());
     let send = |ways: &[&Way<'_>]| -> Vec<Sent> {
-        ways.iter().map(|way| way.send(jobs, store, context)).collect()
+        ways.iter().map(|way| way.send(jobs, options.attest, store, context)).collect()
     };
     thread::scope(|scope| {
         for ways in hosts.values() {
@@ -224,6 +246,7 @@ impl Way<'_> {
     fn send(
         &self,
         jobs: usize,
+        attest: Attest,
         store: &Store,
         context: &Context<'_>,
     ) -> Result<Vec<PushReport>, Error> {
@@ -239,6 +262,11 @@ impl Way<'_> {
             };
             let summary = transfer::copy(store, &self.registry, document, &[], &copy, report)?;
             note_origins(store, document, destination)?;
+            let only = (attest == Attest::Provenance).then_some(provenance::KIND);
+            let attached = match attest {
+                Attest::None => Vec::new(),
+                _ => attach::push_kept(document, only, &self.registry, store, context)?,
+            };
             reports.push(PushReport {
                 image: image.clone(),
                 destination: destination.clone(),
@@ -248,6 +276,7 @@ impl Way<'_> {
                 bytes: summary.bytes,
                 existed: summary.existed,
                 mounted: summary.mounted,
+                attached,
             });
         }
         Ok(reports)

@@ -42,23 +42,9 @@ pub fn shell(options: &ShellOptions<'_>, context: &Context<'_>) -> Result<Outcom
         return Err(publish::no_image(reference, &store)?);
     };
     let document = Source::document(&store, &descriptor)?;
-    let host = Platform::host();
-    let mut found = Vec::new();
-    for (entry, manifest) in inspect::manifests(reference, &document, &store)? {
-        let config = inspect::read_config(&manifest.config, &store, reference)?;
-        let platform = entry.platform.unwrap_or_else(|| config.platform());
-        found.push((platform, manifest, config));
-    }
-    let wanted = options.platform.as_ref().unwrap_or(&host);
-    let only = found.len() == 1 && options.platform.is_none();
-    let names: Vec<String> = found.iter().map(|(platform, ..)| platform.to_string()).collect();
-    let chosen = found.into_iter().find(|(platform, ..)| only || platform.satisfies(wanted));
-    let Some((_, manifest, config)) = chosen else {
-        return Err(Error::Usage(format!(
-            "`{reference}` is not there for {wanted}, only for {}",
-            crate::fault::list_of(&names)
-        )));
-    };
+    let here = |entry: &_| store.has_whole(entry);
+    let inspect::Chosen { manifest, config, .. } =
+        inspect::choose(reference, options.platform.as_ref(), &document, &store, &here)?;
     let layers: Vec<LayerId> = manifest.layers.iter().cloned().zip(config.diff_ids()).collect();
     let registries = Access::default().registries([], context)?;
     let origins = Origins::new(&store, &registries, &manifest.layers)?;

@@ -62,6 +62,14 @@ impl Source for Repository {
 }
 
 impl Repository {
+    /// Reads what a tag stands for; `None` where there is no such tag.
+    pub fn find(&self, tag: &str) -> Result<Option<Document>, Error> {
+        match self.get_document(tag, None, For::Pull) {
+            Err(error) if error.is_not_found() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// Finds a document's descriptor.
     pub(super) fn look_up(
         &self,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::referrers::REFERS_TO;
 use super::{BUILD_OF, Error, Store, encode};
 use crate::disk;
 use crate::oci::{
@@ -104,7 +105,10 @@ impl Store {
         read(&self.path("index.json"))
     }
 
-    fn change_index(&self, change: impl FnOnce(&mut Vec<Descriptor>)) -> Result<(), Error> {
+    pub(super) fn change_index(
+        &self,
+        change: impl FnOnce(&mut Vec<Descriptor>),
+    ) -> Result<(), Error> {
         let path = self.path("index.json");
         let _lock = super::error::lock(&self.path("lock"))?;
         let mut index = read(&path)?;
@@ -130,7 +134,7 @@ impl Store {
         Ok(Some(Document::read(bytes, None)?.descriptor()))
     }
 
-    fn check_document(&self, descriptor: &Descriptor) -> Result<(), Error> {
+    pub(super) fn check_document(&self, descriptor: &Descriptor) -> Result<(), Error> {
         if !media_type::is_index(&descriptor.media_type)
             && !media_type::is_manifest(&descriptor.media_type)
         {
@@ -165,11 +169,23 @@ fn without_name(mut entry: Descriptor) -> Descriptor {
     entry
 }
 
-fn key(
-    entry: &Descriptor,
-) -> (Option<&String>, Option<&String>, Option<&crate::oci::Platform>, Digest) {
+type Key<'e> = (
+    Option<&'e String>,
+    Option<&'e String>,
+    Option<&'e String>,
+    Option<&'e crate::oci::Platform>,
+    Digest,
+);
+
+fn key(entry: &Descriptor) -> Key<'_> {
     let annotation = |name| entry.annotations.get(name);
-    (annotation(REF_NAME), annotation(BUILD_OF), entry.platform.as_ref(), entry.digest)
+    (
+        annotation(REF_NAME),
+        annotation(BUILD_OF),
+        annotation(REFERS_TO),
+        entry.platform.as_ref(),
+        entry.digest,
+    )
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod index;
 mod layout;
 mod outside;
 mod records;
+mod referrers;
 mod root;
 mod run;
 mod tarball;

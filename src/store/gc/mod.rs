@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
+use super::referrers::subject;
 use super::run::remove_tree;
 use super::{CachedLayer, Error, Store, error, records, unpacked};
 use crate::disk::{self, At};
@@ -94,17 +95,42 @@ impl Store {
             freed.bytes += self.sweep(report)?;
         }
         let mut keep = BTreeSet::new();
-        for entry in self.read_index()?.manifests {
-            self.reach(&entry, &mut keep)?;
-        }
+        let unreached = self.reach_all(&mut keep)?;
         let work = Collection { store: self, options, report, blobs: self.diffs()? };
         let gone = work.choose(&mut keep, &mut freed)?;
         work.remove_candidates(gone, &mut freed)?;
+        if !options.dry_run && !unreached.is_empty() {
+            // Before their blobs, so that no entry is left without.
+            self.change_index(|entries| entries.retain(|entry| !unreached.contains(entry)))?;
+        }
         work.remove_blobs(&keep, &mut freed)?;
         work.remove_records(&keep, &mut freed)?;
         work.remove_logs(&mut freed)?;
         drop(alone);
         Ok(freed)
+    }
+
+    /// Adds to `keep` all that a name reaches, and what refers to it; returns the entries that refer
+    /// to nothing of that.
+    fn reach_all(&self, keep: &mut BTreeSet<Digest>) -> Result<Vec<Descriptor>, Error> {
+        let (mut about, own): (Vec<_>, Vec<_>) =
+            self.read_index()?.manifests.into_iter().partition(|entry| subject(entry).is_some());
+        for entry in own {
+            self.reach(&entry, keep)?;
+        }
+        // What refers to an image may be referred to.
+        loop {
+            let (reached, rest): (Vec<_>, Vec<_>) = about
+                .into_iter()
+                .partition(|entry| subject(entry).is_some_and(|digest| keep.contains(&digest)));
+            for entry in &reached {
+                self.reach(entry, keep)?;
+            }
+            about = rest;
+            if reached.is_empty() {
+                return Ok(about);
+            }
+        }
     }
 
     /// Adds to `keep` a document and all that it reaches, here or not.

@@ -1,0 +1,46 @@
+//! `ocibuild provenance`: how an image was built.
+
+use std::path::PathBuf;
+
+use ocibuild::oci::{Platform, Reference};
+use ocibuild::ops;
+
+use super::Outcome;
+use super::context::Context;
+
+/// Show how an image was built, as SLSA provenance
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ocibuild provenance ghcr.io/rocker-org/ml | jq .predicate.buildDefinition.internalParameters
+  ocibuild provenance --remote ghcr.io/rocker-org/ml --platform linux/arm64 -o ml.intoto.json
+
+A build writes down what it stands on: base, definition, recipes, lock, what its steps fetched, rules,
+mode, and the program's own hash. A push sends it along. Who signed it `verify` tells.")]
+pub(crate) struct Args {
+    /// The image
+    #[arg(value_name = "REF")]
+    reference: Reference,
+    /// The platform [default: this machine's, or the only one]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Ask the registry even if the store has an image of that name
+    #[arg(long)]
+    remote: bool,
+    /// Write the statement to a file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: super::push::Credentials,
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    let options = ops::ProvenanceOptions {
+        reference: args.reference.clone(),
+        remote: args.remote,
+        platform: args.platform.clone(),
+        access: args.credentials.access(context)?,
+    };
+    let statement = ops::provenance(&options, &context.ops())?;
+    super::sbom::document(&statement, args.output.as_deref(), context)
+}
