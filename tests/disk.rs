@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::cli::{Project, Who, names};
+use crate::support::cli::{Project, Ran, Who, names};
 use crate::support::registry::Registry;
 use crate::support::run;
 
@@ -176,9 +176,65 @@ fn room_is_made_by_freeing_what_no_image_needs() {
         let again = project.run(&["pull", &one, "--unpack", "--json"]).json();
         assert!(again["bytes"].as_u64().unwrap() > 8_000_000, "{who:?}: {again}");
         assert!(size(&project) > 16_000_000, "{who:?}");
+        // What a step will write nobody knows, so that some room is made for it.
+        project.script("on-top", "test -s /srv/urandom && echo 2 > /srv/two");
+        project.write(
+            "manifests/over.toml",
+            format!(
+                "image = \"localhost/over\"\nbase = \"{two}\"\nplatforms = [\"linux/amd64\"]\n\
+                 layers = [\"on-top\"]\n"
+            ),
+        );
+        let built = project.run(&["build", "over", "--disk", "24M"]);
+        assert!(built.stderr().contains("freed 8.0 MB"), "{who:?}: {built}");
+        built.ok();
+        project.run(&["pull", &one, "--unpack"]).ok();
         let freed = project.run(&["gc", "--disk", "15M", "--json"]).json();
         assert!(freed["freed_bytes"].as_u64().unwrap() > 8_000_000, "{who:?}: {freed}");
         assert!(size(&project) < 15_000_000, "{who:?}: {}", size(&project));
         assert!(project.run(&["list"]).ok().contains("two:1"), "{who:?}");
+    }
+}
+
+/// Runs a command, and writes the most memory that one of its processes had, in KiB, to a file.
+const PEAK: &str = "import resource, subprocess, sys
+code = subprocess.run(sys.argv[2:]).returncode
+with open(sys.argv[1], 'w') as file:
+    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)";
+
+#[test]
+fn a_large_layer_takes_its_tree_on_disk_and_little_memory() {
+    const LAYER: u64 = 150_000_000;
+    let (registry, other) = (Registry::plain(), Registry::plain());
+    let image = registry.image("large:1");
+    publish_layer(&image, "urandom", LAYER);
+    let project = Project::new();
+    let peak = project.path("peak");
+    let peak_of = |tool: &[&str], command: &[&str]| -> u64 {
+        let tool = [tool, &["python3", "-c", PEAK, peak.to_str().unwrap()]].concat();
+        Ran::of(&mut project.command_under(&tool, command)).ok();
+        std::fs::read_to_string(&peak).unwrap().parse().unwrap()
+    };
+    // On a disk of its own that a blob beside the tree would not fit on, or a second copy of it; the
+    // tree of the tiny base below takes up to 5 MB.
+    std::fs::create_dir(project.store()).unwrap();
+    let small = format!(
+        "mount -t tmpfs -o size={} tmpfs {}; exec \"$@\"",
+        (LAYER + 5_000_000) / 100 * 105,
+        project.store().display()
+    );
+    let alone =
+        ["unshare", "--mount", "--propagation", "private", "--", "sh", "-euc", &small, "sh"];
+    let to = other.image("large:1");
+    for (tool, command) in [
+        (&alone[..], &["pull", &image, "--unpack"][..]),
+        (&[], &["copy", &image, &to]),
+        (&[], &["pull", &image]),
+        (&[], &["push", &image, "--to", &other.image("large-again:1")]),
+    ] {
+        let peak = peak_of(tool, command);
+        assert!(peak < 128 << 10, "{command:?}: {peak} KiB");
+        eprintln!("{}: {peak} KiB", command[0]);
     }
 }

@@ -13,6 +13,10 @@ use crate::store::{self, GcOptions, Store};
 
 use super::{Context, Error};
 
+/// The share of a bound that is freed for layers to be made, as far as no image needs it: while a build
+/// runs nothing can be freed.
+const UNKNOWN: u64 = 5;
+
 /// What will be on disk, in bytes, as far as it is known before the work begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DiskPlan {
@@ -113,8 +117,10 @@ pub(super) fn make(
     let refuse = |bound| Err(Error::NoRoom { plan: Box::new(*plan), bound });
     if let Some(most) = context.disk {
         let mut used = store.used()?;
-        if used.saturating_add(plan.about()) > most {
-            let total_bytes = Some(most.saturating_sub(plan.about()));
+        let unknown = if plan.layers_to_make > 0 { most / UNKNOWN } else { 0 };
+        let wanted = plan.about().saturating_add(unknown);
+        if used.saturating_add(wanted) > most {
+            let total_bytes = Some(most.saturating_sub(wanted));
             let options = GcOptions { total_bytes, spared, ..GcOptions::default() };
             collect(&options, store, report)?;
             used = store.used()?;
