@@ -13,7 +13,7 @@ use crate::layer::EntryKind;
 use crate::layer::normalise::{Effect, RULES};
 
 /// What package managers and their triggers write for all packages together.
-const OF_ALL_PACKAGES: [&str; 18] = [
+const OF_ALL_PACKAGES: [&str; 12] = [
     "etc/ld.so.cache",
     "etc/ssl/certs/ca-certificates.crt",
     "usr/share/applications/mimeinfo.cache",
@@ -23,13 +23,7 @@ const OF_ALL_PACKAGES: [&str; 18] = [
     "var/cache/debconf/",
     "var/cache/man/",
     "var/lib/apt/",
-    "var/lib/dpkg/alternatives/",
-    "var/lib/dpkg/available",
-    "var/lib/dpkg/diversions",
-    "var/lib/dpkg/info/format",
-    "var/lib/dpkg/statoverride",
-    "var/lib/dpkg/status",
-    "var/lib/dpkg/triggers/",
+    "var/lib/dpkg/",
     "var/lib/systemd/",
     "var/lib/ucf/",
 ];

@@ -171,7 +171,7 @@ fn layer(
 ) -> Result<(LayerComparison, Vec<PackageChange>), Error> {
     let layers =
         Pair { a: mine.map(|at| a.layers[at].clone()), b: theirs.map(|at| b.layers[at].clone()) };
-    let made_by = layers.a.iter().chain(&layers.b).map(|side| side.made_by.clone()).next();
+    let made_by = layers.a.iter().chain(&layers.b).map(|side| side.maker().to_owned()).next();
     let mut compared = LayerComparison {
         made_by: made_by.unwrap_or_default(),
         verdict: Verdict::Identical,

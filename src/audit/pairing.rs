@@ -26,7 +26,7 @@ fn same_content(a: &LayerSide, b: &LayerSide) -> bool {
 }
 
 fn same_maker(a: &LayerSide, b: &LayerSide) -> bool {
-    !a.made_by.is_empty() && a.made_by == b.made_by
+    !a.made_by.is_empty() && a.maker() == b.maker()
 }
 
 /// Takes two runs of layers, and the places that they begin at.

@@ -140,6 +140,15 @@ pub struct LayerSide {
     pub made_by: String,
 }
 
+impl LayerSide {
+    /// Returns what made it, of our own layers the recipe's name alone: which state of the recipe it
+    /// was, follows.
+    pub fn maker(&self) -> &str {
+        let own = self.made_by.strip_prefix("ocibuild: ");
+        own.and_then(|own| own.split_once(" (recipe ")).map_or(&self.made_by, |(name, _)| name)
+    }
+}
+
 /// Two layers that stand for each other, or one that stands alone.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerComparison {

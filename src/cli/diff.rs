@@ -109,7 +109,15 @@ fn fields(text: &mut String, fields: &[audit::FieldChange], all: bool) {
 }
 
 fn shorten(text: &str, all: bool) -> String {
-    let line: String = text.chars().flat_map(char::escape_debug).collect();
+    let mut line = String::new();
+    for character in text.chars() {
+        // A name out of an image must not move the cursor.
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
     if all || line.chars().count() <= 100 {
         return line;
     }
