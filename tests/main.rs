@@ -104,6 +104,9 @@ mod describe;
 // Help, errors, and the commands round the store.
 mod commands;
 
+// Images built again from their locks, elsewhere, and what an audit says where that fails.
+mod audit;
+
 // Two images compared: each kind of difference, its cause, the page in a browser.
 mod diff;
 

@@ -1,5 +1,7 @@
 //! An image's documents, read from wherever it lies; its layers are opened when they are asked for.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::Error;
@@ -27,6 +29,28 @@ impl std::fmt::Debug for Side<'_> {
     }
 }
 
+/// One platform of an image that is to be audited.
+#[derive(Clone, Debug)]
+pub struct SubjectImage {
+    /// Which.
+    pub platform: Platform,
+    /// Its manifest.
+    pub manifest: Digest,
+    /// The labels of its configuration.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Tells what an image says of itself, platform by platform.
+pub fn subject(side: &Side<'_>) -> Result<Vec<SubjectImage>, Error> {
+    let images = side.images(&side.document()?)?;
+    let described = images.into_iter().map(|image| SubjectImage {
+        manifest: image.digest(),
+        labels: image.config.labels(),
+        platform: image.is_for,
+    });
+    Ok(described.collect())
+}
+
 /// One platform of an image.
 pub(super) struct Image<'a> {
     name: &'a str,
@@ -40,6 +64,11 @@ pub(super) struct Image<'a> {
 }
 
 impl<'a> Side<'a> {
+    /// Tells whether it is an index rather than one manifest.
+    pub fn is_index(&self) -> bool {
+        media_type::is_index(&self.descriptor.media_type)
+    }
+
     /// Reads the image's top document.
     pub(super) fn document(&self) -> Result<Document, Error> {
         Ok(self.source.document(&self.descriptor)?)

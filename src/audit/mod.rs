@@ -36,7 +36,7 @@ use crate::report::Report;
 
 pub use cause::Cause;
 pub use error::Error;
-pub use image::Side;
+pub use image::{Side, SubjectImage, subject};
 pub use page::page;
 pub use report::{
     Change, Comparison, Difference, Explanation, FieldChange, Group, LayerComparison, LayerSide,
@@ -45,8 +45,8 @@ pub use report::{
 
 /// How to compare.
 pub struct Options<'a> {
-    /// Leave out the other platforms.
-    pub platform: Option<Platform>,
+    /// Leave out the other platforms; none is all.
+    pub platforms: Vec<Platform>,
     /// A folder for the contents of files that differ.
     pub scratch: &'a Path,
     /// Where progress goes.
@@ -55,7 +55,7 @@ pub struct Options<'a> {
 
 impl std::fmt::Debug for Options<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("platform", &self.platform).finish_non_exhaustive()
+        f.debug_struct("Options").field("platforms", &self.platforms).finish_non_exhaustive()
     }
 }
 
@@ -64,8 +64,8 @@ pub fn compare(a: &Side<'_>, b: &Side<'_>, options: &Options<'_>) -> Result<Comp
     let (old, new) = (a.document()?, b.document()?);
     let mut comparison = Comparison {
         schema: SCHEMA,
-        a: subject(a, &old),
-        b: subject(b, &new),
+        a: described(a, &old),
+        b: described(b, &new),
         verdict: Verdict::Identical,
         fields: Vec::new(),
         platforms: Vec::new(),
@@ -82,13 +82,14 @@ pub fn compare(a: &Side<'_>, b: &Side<'_>, options: &Options<'_>) -> Result<Comp
         comparison.fields = documents::compare("index", &json(a, &old)?, &json(b, &new)?);
     }
     let is_wanted = |image: &Image<'_>| {
-        options.platform.as_ref().is_none_or(|wanted| image.is_for.satisfies(wanted))
+        options.platforms.is_empty()
+            || options.platforms.iter().any(|wanted| image.is_for.satisfies(wanted))
     };
     let by_platform = |images: Vec<Image<'_>>| -> Vec<String> {
         images.iter().map(|image| image.platform.clone()).collect()
     };
     let (mine, theirs) = (a.images(&old)?, b.images(&new)?);
-    if let Some(platform) = &options.platform
+    if let Some(platform) = options.platforms.first()
         && !mine.iter().chain(&theirs).any(is_wanted)
     {
         let mut there = by_platform(mine);
@@ -116,7 +117,7 @@ pub fn compare(a: &Side<'_>, b: &Side<'_>, options: &Options<'_>) -> Result<Comp
     Ok(comparison)
 }
 
-fn subject(side: &Side<'_>, document: &Document) -> Subject {
+fn described(side: &Side<'_>, document: &Document) -> Subject {
     Subject {
         name: side.name.clone(),
         digest: document.digest(),

@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// Refuse to go without a lock, or with one that does not fit the definition any more
     #[arg(long)]
     locked: bool,
+    /// Leave the image's name where it is: the result is in the store by its digest alone
+    #[arg(long, conflicts_with_all = ["push", "dry_run"])]
+    unnamed: bool,
     /// Never ask the network: the base, and with a lock what steps fetch, must be in the store
     #[arg(long, conflicts_with_all = ["push"])]
     offline: bool,
@@ -108,6 +111,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         send: args.push,
         shell: if args.shell { Some(super::shell::terminal()?.into()) } else { None },
         locked: args.locked,
+        unnamed: args.unnamed,
         access: ops::Access { offline: args.offline, ..args.credentials.access(context)? },
     };
     if args.dry_run {

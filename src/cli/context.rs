@@ -39,6 +39,7 @@ pub(crate) struct Context {
     threads: usize,
     env: BTreeMap<String, String>,
     request: sandbox::Request,
+    verbosity: Verbosity,
     /// Set once inside the namespace.
     mode: Option<sandbox::Mode>,
     now: u64,
@@ -86,6 +87,7 @@ impl Context {
             threads: global.threads.map_or(cores, usize::from),
             env,
             request: global.mode.map_or(sandbox::Request::Auto, Into::into),
+            verbosity,
             mode: None,
             now,
             report: terminal::choose(global.json, verbosity),
@@ -166,6 +168,31 @@ impl Context {
             now: self.now,
             report: &self.report,
         }
+    }
+
+    /// Returns the mode that was asked for, as `--mode` takes it.
+    pub(crate) fn requested_mode(&self) -> Option<String> {
+        let mode = match self.request {
+            sandbox::Request::Auto => return None,
+            sandbox::Request::Root => "root",
+            sandbox::Request::Range => "range",
+            sandbox::Request::Single => "single",
+        };
+        Some(mode.to_owned())
+    }
+
+    /// Returns the arguments by which another process tells as much as this one does.
+    pub(crate) fn telling(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if self.json {
+            arguments.push("--json".to_owned());
+        }
+        match self.verbosity {
+            Verbosity::Quiet => arguments.push("--quiet".to_owned()),
+            Verbosity::Normal => {}
+            Verbosity::Verbose => arguments.push("--verbose".to_owned()),
+        }
+        arguments
     }
 
     /// Says something.

@@ -1,6 +1,7 @@
 //! The door: arguments in, exit code out. It alone reads the environment and prints; each command
 //! is a file with its arguments and a `run` that calls one function of `ops`.
 
+mod audit;
 mod branch;
 mod build;
 mod completions;
@@ -54,7 +55,7 @@ Examples:
   ocibuild show ghcr.io/rocker-org/ml          its layers, sizes and configuration
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 the machine lacks something
-(`ocibuild doctor` tells what), 130 interrupted.";
+(`ocibuild doctor` tells what), 10 and up verdicts of `audit`, 130 interrupted.";
 
 /// Options of every command.
 #[derive(Debug, clap::Args)]
@@ -141,6 +142,7 @@ impl From<Mode> for ocibuild::sandbox::Request {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(build::Args),
+    Audit(audit::Args),
     Push(push::Args),
     Pull(pull::Args),
     Copy(copy::Args),
@@ -178,7 +180,11 @@ pub(crate) fn main() -> ExitCode {
     if needs_trees(&arguments.command) {
         let makes_trees = matches!(
             arguments.command,
-            Command::Build(_) | Command::Pull(_) | Command::Shell(_) | Command::Lock(_)
+            Command::Build(_)
+                | Command::Audit(_)
+                | Command::Pull(_)
+                | Command::Shell(_)
+                | Command::Lock(_)
         );
         match if makes_trees { context.enter_for_trees() } else { context.enter() } {
             Ok(None) => {}
@@ -203,6 +209,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let result = match &arguments.command {
         Command::Build(args) => build::run(args, &context),
+        Command::Audit(args) => audit::run(args, &context),
         Command::Push(args) => push::run(args, &context),
         Command::Pull(args) => pull::run(args, &context),
         Command::Copy(args) => copy::run(args, &context),
@@ -250,6 +257,7 @@ fn forbid_core_dumps() {
 fn needs_trees(command: &Command) -> bool {
     match command {
         Command::Build(args) => !args.dry_run,
+        Command::Audit(args) => !args.twice,
         Command::Pull(args) => args.unpack,
         Command::Lock(args) => args.builds(),
         Command::Gc(_)

@@ -44,6 +44,8 @@ pub struct BuildOptions {
     pub refresh: Vec<String>,
     /// Refuse to go without a lock, or with one that does not fit the definition.
     pub locked: bool,
+    /// Leave the image's name where it is: what is built is there by its digest.
+    pub unnamed: bool,
     /// Send layers to the image's destinations while they are made. The tags, and all else, are
     /// [`super::push()`]'s.
     pub send: bool,
@@ -181,7 +183,7 @@ pub struct LayerPlan {
 }
 
 /// Where an image says that its owners are not the true ones.
-const OWNERSHIP: &str = "dev.ocibuild.ownership";
+pub(super) const OWNERSHIP: &str = "dev.ocibuild.ownership";
 
 /// The state of a layer that is there.
 const CACHED: &str = "cached";
@@ -272,7 +274,7 @@ fn tell_mode(mode: Mode, ownership: Ownership, report: &dyn Report) -> Result<()
     Ok(())
 }
 
-fn name_of(mode: Mode) -> &'static str {
+pub(super) fn name_of(mode: Mode) -> &'static str {
     match mode {
         Mode::Root => "root",
         Mode::Range { .. } => "range",
@@ -466,7 +468,11 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
         provenance::record(plan, &job.sources, built, &how, &store)?;
     }
     let manifests: Vec<Descriptor> = built.iter().map(|one| one.manifest.clone()).collect();
-    let (digest, complete) = name_image(definition, &manifests, &store)?;
+    let (digest, complete) = if options.unnamed {
+        leave_unnamed(definition, &manifests, &store)?
+    } else {
+        name_image(definition, &manifests, &store)?
+    };
     Ok(BuildReport {
         name: definition.name.clone(),
         image: definition.image.clone(),
@@ -637,25 +643,52 @@ pub(super) fn name_image(
         descriptor.annotations.insert(publish::ALSO.to_owned(), also.join(" "));
         descriptor
     };
-    let has = |platform: &Platform| {
-        manifests
-            .iter()
-            .any(|entry| entry.platform.as_ref().is_some_and(|has| has.satisfies(platform)))
-    };
-    if !definition.platforms.iter().all(has) {
+    if !is_whole(definition, manifests) {
         for manifest in manifests {
             store.set_partial(image, &noted(manifest))?;
         }
         let digest = manifests.first().map_or_else(|| Digest::of(b""), |manifest| manifest.digest);
         return Ok((digest, false));
     }
-    let index = Index::new(manifests.to_vec(), index_annotations(definition));
-    let document = Document::of_index(&index)?;
+    let document = index_of(definition, manifests)?;
     store.put_document(&document)?;
     store.tag(image, &noted(&document.descriptor()))?;
     store.clear_partials(image)?;
     let builder = provenance::builder()?;
     provenance::record_index(image, &document.descriptor(), manifests, &builder, store)?;
+    Ok((document.digest(), true))
+}
+
+/// Tells whether all platforms of a definition are there.
+fn is_whole(definition: &Definition, manifests: &[Descriptor]) -> bool {
+    definition.platforms.iter().all(|platform| {
+        manifests
+            .iter()
+            .any(|entry| entry.platform.as_ref().is_some_and(|has| has.satisfies(platform)))
+    })
+}
+
+/// Returns the index of a definition's platforms.
+pub(super) fn index_of(
+    definition: &Definition,
+    manifests: &[Descriptor],
+) -> Result<Document, Error> {
+    let index = Index::new(manifests.to_vec(), index_annotations(definition));
+    Ok(Document::of_index(&index)?)
+}
+
+/// Does what [`name_image()`] does, but for the name.
+fn leave_unnamed(
+    definition: &Definition,
+    manifests: &[Descriptor],
+    store: &Store,
+) -> Result<(Digest, bool), Error> {
+    if !is_whole(definition, manifests) {
+        let digest = manifests.first().map_or_else(|| Digest::of(b""), |manifest| manifest.digest);
+        return Ok((digest, false));
+    }
+    let document = index_of(definition, manifests)?;
+    store.put_document(&document)?;
     Ok((document.digest(), true))
 }
 

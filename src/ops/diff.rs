@@ -59,6 +59,16 @@ impl ImageName {
     }
 }
 
+impl ImageName {
+    /// Returns the name, if it is one that a registry can have.
+    pub(super) fn reference(&self) -> Option<&Reference> {
+        match self {
+            ImageName::Reference(reference) => Some(reference),
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for ImageName {
     type Err = ReferenceError;
 
@@ -97,7 +107,7 @@ impl std::fmt::Display for ImageName {
 }
 
 /// Where an image was found.
-enum Found {
+pub(super) enum Found {
     Here(Document),
     Outside(Outside),
     Remote(Box<Repository>, Descriptor),
@@ -107,24 +117,14 @@ enum Found {
 pub fn diff(options: &DiffOptions, context: &Context<'_>) -> Result<Comparison, Error> {
     let store = context.open()?;
     let names = [&options.a, &options.b];
-    let about = names.iter().filter_map(|name| match name {
-        ImageName::Reference(reference) => Some(reference),
-        _ => None,
-    });
+    let about = names.iter().filter_map(|name| name.reference());
     let registries = options.access.registries(about, context)?;
-    let a = find(&options.a, &store, &registries)?;
-    let b = find(&options.b, &store, &registries)?;
-    // Layers of a base may never have been fetched.
-    let mut blobs = Vec::new();
-    for found in [&a, &b] {
-        if let Found::Here(document) = found {
-            layers_of(document, &store, &mut blobs)?;
-        }
-    }
-    let origins = Origins::new(&store, &registries, &blobs)?;
+    let find = Find { store: &store, registries: &registries };
+    let (a, b) = (find.find(&options.a)?, find.find(&options.b)?);
+    let origins = origins(&[&a, &b], &store, &registries)?;
     let run = store.begin_run(context.report.as_ref())?;
     let compare = audit::Options {
-        platform: options.platform.clone(),
+        platforms: options.platform.iter().cloned().collect(),
         scratch: run.path(),
         report: context.report.as_ref(),
     };
@@ -132,7 +132,11 @@ pub fn diff(options: &DiffOptions, context: &Context<'_>) -> Result<Comparison, 
     Ok(audit::compare(&a, &b, &compare)?)
 }
 
-fn side<'f>(name: &ImageName, found: &'f Found, here: &'f dyn Source) -> audit::Side<'f> {
+pub(super) fn side<'f>(
+    name: &ImageName,
+    found: &'f Found,
+    here: &'f dyn Source,
+) -> audit::Side<'f> {
     let (source, descriptor): (&dyn Source, Descriptor) = match found {
         Found::Here(document) => (here, document.descriptor()),
         Found::Outside(outside) => (outside, outside.image().clone()),
@@ -141,25 +145,61 @@ fn side<'f>(name: &ImageName, found: &'f Found, here: &'f dyn Source) -> audit::
     audit::Side { name: name.to_string(), source, descriptor }
 }
 
-fn find(name: &ImageName, store: &Store, registries: &Registries) -> Result<Found, Error> {
-    Ok(match name {
-        ImageName::File { path, select } => Found::Outside(store.outside(path, select.as_deref())?),
-        ImageName::Digest(digest) => {
-            if !store.has(digest) {
-                return Err(Error::NoDocument { digest: *digest });
+/// Looks for images.
+pub(super) struct Find<'a> {
+    pub(super) store: &'a Store,
+    pub(super) registries: &'a Registries,
+}
+
+impl Find<'_> {
+    /// Finds an image by its name.
+    pub(super) fn find(&self, name: &ImageName) -> Result<Found, Error> {
+        Ok(match name {
+            ImageName::File { path, select } => {
+                Found::Outside(self.store.outside(path, select.as_deref())?)
             }
-            let bytes = disk::read(&store.blob_path(digest), DOCUMENT_LIMIT)?;
-            Found::Here(Document::read(bytes, None).map_err(transfer::Error::from)?)
-        }
-        ImageName::Reference(reference) => {
-            if let Some(descriptor) = store.resolve(reference)? {
-                return Ok(Found::Here(store.document(&descriptor)?));
+            ImageName::Digest(digest) => Found::Here(self.by_digest(digest)?),
+            ImageName::Reference(reference) => {
+                if let Some(descriptor) = self.store.resolve(reference)? {
+                    return Ok(Found::Here(self.store.document(&descriptor)?));
+                }
+                // A digest is the same image under any name.
+                if let Some(digest) = reference.digest()
+                    && self.store.has(&digest)
+                {
+                    return Ok(Found::Here(self.by_digest(&digest)?));
+                }
+                let repository = self.registries.open(reference);
+                let descriptor = repository.resolve(reference)?;
+                Found::Remote(Box::new(repository), descriptor)
             }
-            let repository = registries.open(reference);
-            let descriptor = repository.resolve(reference)?;
-            Found::Remote(Box::new(repository), descriptor)
+        })
+    }
+
+    fn by_digest(&self, digest: &Digest) -> Result<Document, Error> {
+        if !self.store.has(digest) {
+            return Err(Error::NoDocument { digest: *digest });
         }
-    })
+        let bytes = disk::read(&self.store.blob_path(digest), DOCUMENT_LIMIT)?;
+        let document = Document::read(bytes, None).map_err(transfer::Error::from)?;
+        // What lies there must be what its name says.
+        Ok(self.store.document(&Descriptor { digest: *digest, ..document.descriptor() })?)
+    }
+}
+
+/// Prepares for layers of images of the store that were never fetched, as a base's may be.
+pub(super) fn origins<'s>(
+    images: &[&Found],
+    store: &'s Store,
+    registries: &Registries,
+) -> Result<Origins<'s>, Error> {
+    let mut blobs = Vec::new();
+    for found in images {
+        if let Found::Here(document) = found {
+            layers_of(document, store, &mut blobs)?;
+        }
+    }
+    Origins::new(store, registries, &blobs)
 }
 
 /// Lists the layers below a document of the store, as far as its manifests are there.

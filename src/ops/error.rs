@@ -106,6 +106,14 @@ pub enum Error {
         /// The layer.
         layer: String,
     },
+    /// One of two builds, by a process of its own, that has told itself what went wrong.
+    #[error("the {} build of the two failed", if *second { "second" } else { "first" })]
+    OneOfTwo {
+        /// Whether it was the second.
+        second: bool,
+        /// Its exit code.
+        code: u8,
+    },
     /// Platforms that an index must have.
     #[error("the index of `{image}` lacks {}", fault::list_of(platforms))]
     MissingPlatforms {
@@ -229,8 +237,14 @@ impl Fault for Error {
             return inner.kind();
         }
         match self {
-            Error::NoStore | Error::Usage(_) | Error::Misfits { .. } => Kind::Usage,
-            Error::NoFolder(_) | Error::Signals(_) | Error::NoRoom { .. } => Kind::Environment,
+            Error::NoStore
+            | Error::Usage(_)
+            | Error::Misfits { .. }
+            | Error::OneOfTwo { code: 2, .. } => Kind::Usage,
+            Error::NoFolder(_)
+            | Error::Signals(_)
+            | Error::NoRoom { .. }
+            | Error::OneOfTwo { code: 3, .. } => Kind::Environment,
             Error::NotInside | Error::Document(_) | Error::NotRecorded { .. } => Kind::Bug,
             Error::Key { source, .. } => source.kind(),
             _ => Kind::Failed,

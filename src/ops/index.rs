@@ -36,6 +36,7 @@ pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildRepor
         no_cache: false,
         refresh: Vec::new(),
         locked: false,
+        unnamed: false,
         ownership: crate::plan::Ownership::Kept,
         access: options.access.clone(),
     };

@@ -232,6 +232,7 @@ fn planned(
         no_cache: false,
         refresh: Vec::new(),
         locked: false,
+        unnamed: false,
         send: false,
         ownership: Ownership::Kept,
         network: Network::Recorded,

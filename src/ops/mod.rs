@@ -7,6 +7,7 @@
 mod access;
 mod ahead;
 mod attach;
+mod audit;
 mod base;
 mod build;
 mod copy;
@@ -27,6 +28,7 @@ mod room;
 mod sbom;
 mod shell;
 mod sign;
+mod twice;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -34,6 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use access::Access;
+pub use audit::{AuditOptions, AuditReport, AuditVerdict, InputsReport, audit};
 pub use build::BuildReport;
 pub use build::{
     BuildOptions, LayerPlan, LayerReport, Network, PlanReport, PlatformPlan, PlatformReport, build,
@@ -59,6 +62,7 @@ pub use sign::{
     CheckOptions, CheckReport, ClaimReport, KeygenOptions, KeygenReport, SignOptions, SignReport,
     SignedReport, check, keygen, sign,
 };
+pub use twice::{NotVaried, TwiceOptions, TwiceReport, Varied, twice};
 pub use verify::{Damage, VerifyReport, verify};
 
 pub use shell::{Failed, ShellOptions, failed, shell};

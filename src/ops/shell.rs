@@ -115,6 +115,7 @@ impl Failed {
             no_cache: false,
             refresh: Vec::new(),
             locked: false,
+            unnamed: false,
             ownership: if self.discarded { Ownership::Discarded } else { Ownership::Kept },
             network: if self.recorded { Network::Recorded } else { Network::Host },
             send: false,

@@ -1,0 +1,143 @@
+//! `ocibuild audit`: an image built again from what its own build recorded, and compared.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use ocibuild::audit::{self, Comparison};
+use ocibuild::disk;
+use ocibuild::oci::Platform;
+use ocibuild::ops::{self, AuditVerdict};
+
+use super::context::Context;
+use super::{Outcome, diff, render};
+
+/// Build an image again from its recorded inputs, and tell what differs
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ocibuild audit ghcr.io/rocker-org/ml@sha256:…      in a checkout with its definition and lock
+  ocibuild audit ml                                  the last build of manifests/ml.toml
+  ocibuild audit ./layout --definition ml --html why.html
+  ocibuild audit --twice debian-ml                   two builds as different machines would make them
+
+The image's label names its lock; what that lists is taken from the store, and fetched only where it
+is missing. Every step runs, and nothing gets a name.
+
+Exit codes: 0 the same digest, 11 it differs, 13 the same content in another form, 14 no lock or not
+the image's, 15 inputs missing or changed, 16 a step failed; 1, 2 and 3 as everywhere.")]
+pub(crate) struct Args {
+    /// An image (a name, a layout, a digest in the store), or a definition, whose last build is meant
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// The definition that it was built from [default: the one whose lock it names]
+    #[arg(long, value_name = "NAME", conflicts_with = "twice")]
+    definition: Option<String>,
+    /// Build the definition two times under different circumstances, and compare these
+    #[arg(long)]
+    pub(crate) twice: bool,
+    /// Audit this platform only; may be repeated
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Vec<Platform>,
+    /// Ask no registry and no upstream for anything
+    #[arg(long)]
+    offline: bool,
+    /// Print every line
+    #[arg(long)]
+    all: bool,
+    /// Write a page with all differences to a file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: super::push::Credentials,
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    if args.twice {
+        return twice(args, context);
+    }
+    let options = ops::AuditOptions {
+        image: args.image.clone(),
+        definition: args.definition.clone(),
+        folder: context.folder.clone(),
+        platforms: args.platform.clone(),
+        access: ops::Access { offline: args.offline, ..args.credentials.access(context)? },
+    };
+    let report = ops::audit(&options, &context.ops())?;
+    write_page(args, report.comparison.as_ref(), context)?;
+    render::result(&report, context.json, |report| {
+        let word = report.verdict.word();
+        let mut text = format!("{word}  {}", report.image);
+        let digest = report.digest.to_string();
+        if !text.ends_with(&digest) {
+            text.push_str(&format!(" {digest}"));
+        }
+        if let Some(rebuilt) = report.rebuilt.filter(|_| report.verdict != AuditVerdict::Reproduced)
+        {
+            text.push_str(&format!("   rebuilt {rebuilt}"));
+        }
+        text.push('\n');
+        for (depth, line) in report.reason.iter().enumerate() {
+            text.push_str(&format!("{}{line}\n", if depth == 0 { "  " } else { "    " }));
+        }
+        if let Some(hint) = &report.hint {
+            text.push_str(&format!("hint: {hint}\n"));
+        }
+        text.push_str(&differences(report.comparison.as_ref(), args.all));
+        text
+    })?;
+    Ok(ExitCode::from(report.exit_code))
+}
+
+fn twice(args: &Args, context: &Context) -> Outcome {
+    let options = ops::TwiceOptions {
+        name: args.image.clone(),
+        folder: context.folder.clone(),
+        platforms: args.platform.clone(),
+        offline: args.offline,
+        mode: context.requested_mode(),
+        telling: context.telling(),
+    };
+    let report = ops::twice(&options, &context.ops())?;
+    write_page(args, report.comparison.as_ref(), context)?;
+    render::result(&report, context.json, |report| {
+        let word = report.verdict.word();
+        let mut text = format!("{word}  {} {}", report.name, report.first);
+        if report.first != report.second {
+            text.push_str(&format!("   then {}", report.second));
+        }
+        text.push('\n');
+        for varied in &report.varied {
+            text.push_str(&format!(
+                "  varied      {}: {}, then {}\n",
+                varied.what, varied.first, varied.second
+            ));
+        }
+        for same in &report.not_varied {
+            text.push_str(&format!("  not varied  {}: {}\n", same.what, same.reason));
+        }
+        text.push_str(&differences(report.comparison.as_ref(), args.all));
+        text
+    })?;
+    Ok(ExitCode::from(report.exit_code))
+}
+
+fn write_page(
+    args: &Args,
+    comparison: Option<&Comparison>,
+    context: &Context,
+) -> Result<(), ops::Error> {
+    let Some(path) = &args.html else { return Ok(()) };
+    match comparison {
+        Some(comparison) => {
+            disk::write_whole(&context.absolute(path), audit::page(comparison).as_bytes())?;
+        }
+        None => context.note("nothing differs that a page could show: none was written"),
+    }
+    Ok(())
+}
+
+/// Returns the lines of a comparison without its head, which names the images.
+fn differences(comparison: Option<&Comparison>, all: bool) -> String {
+    let Some(comparison) = comparison else { return String::new() };
+    diff::text(comparison, all).lines().skip(2).map(|line| format!("{line}\n")).collect()
+}

@@ -1,0 +1,234 @@
+//! `audit --twice`: a definition built two times, as different machines and users would, and
+//! compared: what is not reproducible shows before it is published.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::Serialize;
+
+use crate::audit::{self, Comparison};
+use crate::disk;
+use crate::oci::{Digest, Platform};
+
+use super::diff::{DiffOptions, ImageName, diff};
+use super::{Access, AuditVerdict, Context, Error};
+
+/// What to build twice.
+#[derive(Clone, Debug)]
+pub struct TwiceOptions {
+    /// The definition: a name in `manifests/`, or a path.
+    pub name: String,
+    /// The folder that it is looked for from.
+    pub folder: PathBuf,
+    /// The platforms; none is all that the definition names.
+    pub platforms: Vec<Platform>,
+    /// Whether no registry and no upstream may be asked.
+    pub offline: bool,
+    /// The mode that both builds have; `None` varies it.
+    pub mode: Option<String>,
+    /// Arguments for both builds that say how much they tell.
+    pub telling: Vec<String>,
+}
+
+/// What two builds came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct TwiceReport {
+    /// The version of this form.
+    pub schema: u32,
+    /// The definition.
+    pub name: String,
+    /// What the first build gave.
+    pub first: Digest,
+    /// What the second gave.
+    pub second: Digest,
+    /// What they come to.
+    pub verdict: AuditVerdict,
+    /// The exit code that says so.
+    pub exit_code: u8,
+    /// What was another for the second build.
+    pub varied: Vec<Varied>,
+    /// What was the same, and why.
+    pub not_varied: Vec<NotVaried>,
+    /// What differs, where something does.
+    pub comparison: Option<Comparison>,
+}
+
+/// Something that was another for the second build.
+#[derive(Clone, Debug, Serialize)]
+pub struct Varied {
+    /// What.
+    pub what: &'static str,
+    /// What the first build had.
+    pub first: String,
+    /// What the second had.
+    pub second: String,
+}
+
+/// Something that was the same for both builds.
+#[derive(Clone, Debug, Serialize)]
+pub struct NotVaried {
+    /// What.
+    pub what: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+/// Builds twice, each time by a process of its own, and compares. Neither build gets a name, and
+/// none takes a layer from the cache.
+pub fn twice(options: &TwiceOptions, context: &Context<'_>) -> Result<TwiceReport, Error> {
+    let first = Build { mode: options.mode.clone(), ..Build::default() };
+    let mut varied = vec![
+        Varied {
+            what: "folders' order",
+            first: "trees in memory, as far as they fit".to_owned(),
+            second: "trees on disk".to_owned(),
+        },
+        Varied {
+            what: "the builder's zone and locale",
+            first: "the caller's".to_owned(),
+            second: "Pacific/Chatham and C".to_owned(),
+        },
+    ];
+    let mut not_varied = vec![
+        NotVaried {
+            what: "clock",
+            reason:
+                "the kernel has one for all; the second build ran later by the first one's time"
+                    .to_owned(),
+        },
+        NotVaried {
+            what: "host name",
+            reason: "steps see the same one whatever the machine's is".to_owned(),
+        },
+    ];
+    let all = sched_getaffinity(None).map_err(std::io::Error::from).map_err(own_program)?;
+    let count = all.count();
+    let second_mode = options.mode.clone().unwrap_or_else(|| "single".to_owned());
+    if let Some(mode) = &options.mode {
+        let reason = format!("both are in mode {mode}, as was asked");
+        not_varied.push(NotVaried { what: "user mode", reason });
+    } else {
+        varied.push(Varied {
+            what: "user mode",
+            first: "the best that this user has".to_owned(),
+            second: second_mode.clone(),
+        });
+    }
+    let second_mode = Some(second_mode);
+    let second = Build { mode: second_mode, other: true, one_processor: count > 1 };
+    if count > 1 {
+        varied.push(Varied {
+            what: "processors",
+            first: count.to_string(),
+            second: "1".to_owned(),
+        });
+    } else {
+        let reason = "this process may use one only".to_owned();
+        not_varied.push(NotVaried { what: "processors", reason });
+    }
+    context.report.note("first build: as called");
+    let first = run(&first, &all, options, context)?;
+    let words: Vec<String> =
+        varied.iter().map(|one| format!("{}: {}", one.what, one.second)).collect();
+    context.report.note(&format!("second build: {}", words.join("; ")));
+    let second = run(&second, &all, options, context)?;
+    let comparison = if first == second {
+        None
+    } else {
+        let compared = DiffOptions {
+            a: ImageName::Digest(first),
+            b: ImageName::Digest(second),
+            platform: None,
+            access: Access { offline: options.offline, ..Access::default() },
+        };
+        Some(diff(&compared, context)?)
+    };
+    let verdict = comparison.as_ref().map_or(AuditVerdict::Reproduced, AuditVerdict::of);
+    Ok(TwiceReport {
+        schema: audit::SCHEMA,
+        name: options.name.clone(),
+        first,
+        second,
+        verdict,
+        exit_code: verdict.exit_code(),
+        varied,
+        not_varied,
+        comparison,
+    })
+}
+
+/// How one of the two builds is made.
+#[derive(Clone, Debug, Default)]
+struct Build {
+    mode: Option<String>,
+    other: bool,
+    one_processor: bool,
+}
+
+fn own_program(source: std::io::Error) -> Error {
+    Error::Program { program: "/proc/self/exe".to_owned(), source }
+}
+
+fn run(
+    build: &Build,
+    all: &CpuSet,
+    options: &TwiceOptions,
+    context: &Context<'_>,
+) -> Result<Digest, Error> {
+    let run = context.open()?.begin_run(context.report.as_ref())?;
+    let told = run.path().join("digest");
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(["build", &options.name, "--no-cache", "--unnamed", "--digest-file"])
+        .arg(&told)
+        .args(&options.telling)
+        .arg("--store")
+        .arg(context.store)
+        .current_dir(&options.folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .env_clear()
+        .envs(context.env);
+    if let Some(scratch) = context.scratch {
+        command.arg("--scratch").arg(scratch);
+    }
+    if let Some(disk) = context.disk {
+        command.args(["--disk", &disk.to_string()]);
+    }
+    if let Some(mode) = &build.mode {
+        command.args(["--mode", mode]);
+    }
+    for platform in &options.platforms {
+        command.args(["--platform", &platform.to_string()]);
+    }
+    if options.offline {
+        command.arg("--offline");
+    }
+    if build.other {
+        command.args(["--memory", "0", "--threads", "1"]);
+        command.env("TZ", "Pacific/Chatham").env("LC_ALL", "C");
+    } else if let Some(memory) = context.memory {
+        command.args(["--memory", &memory.to_string()]);
+    }
+    // A child has the processors of who starts it.
+    let mut one = CpuSet::new();
+    if let Some(first) = (0..CpuSet::MAX_CPU).find(|number| all.is_set(*number)) {
+        one.set(first);
+    }
+    if build.one_processor {
+        sched_setaffinity(None, &one).map_err(std::io::Error::from).map_err(own_program)?;
+    }
+    let started = command.spawn();
+    if build.one_processor {
+        sched_setaffinity(None, all).map_err(std::io::Error::from).map_err(own_program)?;
+    }
+    let status = started.and_then(|mut child| child.wait()).map_err(own_program)?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    let failed = |code| Error::OneOfTwo { second: build.other, code };
+    if !status.success() {
+        return Err(failed(code));
+    }
+    let text = String::from_utf8_lossy(&disk::read(&told, 4096)?).into_owned();
+    text.lines().next().and_then(|line| line.parse().ok()).ok_or_else(|| failed(1))
+}

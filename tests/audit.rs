@@ -1,0 +1,196 @@
+//! Images built again from their locks, by others, elsewhere and without a network; and what an audit
+//! says where that fails.
+
+use std::path::Path;
+use std::process::Command;
+
+use ocibuild::oci::Digest;
+use serde_json::Value;
+
+use crate::support::cli::{Project, Ran, Who, copy_tree};
+use crate::support::run;
+use crate::support::upstream::Upstream;
+
+const PAGE: &str = "http://pages.example/page";
+const EARLY: &str = "Mon, 02 Jun 2025 12:00:00 GMT";
+
+/// A definition `built` with a layer that writes down a page and one that runs `script`, locked and
+/// built.
+fn published(who: Who, script: &str) -> (Project, Upstream, String) {
+    let web = Upstream::new();
+    web.page(PAGE, "a page", EARLY);
+    let project = Project::with_tiny_base(who);
+    project
+        .script("page", &format!("wget -q -O /srv/page {PAGE}"))
+        .script("local", script)
+        .definition("built", &["page", "local"]);
+    online(&project, &web, &["lock", "built"]).ok();
+    let digest = online(&project, &web, &["build", "built", "--locked"]).ok();
+    (project, web, digest)
+}
+
+fn online(project: &Project, web: &Upstream, arguments: &[&str]) -> Ran {
+    Ran::of(project.command(arguments).env("http_proxy", web.address()))
+}
+
+/// Audits where no route leads out, and returns the report with its exit code.
+fn audit(project: &Project, arguments: &[&str]) -> (Option<i32>, Value, Ran) {
+    let line: Vec<&str> = ["audit"].into_iter().chain(arguments.iter().copied()).collect();
+    let line: Vec<&str> = line.into_iter().chain(["--json"]).collect();
+    let ran = Ran::of(&mut project.command_under(&["unshare", "--net"], &line));
+    let report: Value =
+        serde_json::from_str(&ran.stdout()).unwrap_or_else(|error| panic!("{error}: {ran}"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/audit.schema.json");
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    if let Err(error) = jsonschema::validator_for(&schema).unwrap().validate(&report) {
+        panic!("{error}: {report:#}");
+    }
+    assert_eq!(report["exit_code"].as_i64(), ran.code().map(i64::from), "{ran}");
+    (ran.code(), report, ran)
+}
+
+/// Brings an image and what an auditor needs of it to another project: the definition with its lock
+/// and recipes, and the recorded bodies as a store of inputs.
+fn handed_over(from: &Project, who: Who, bodies: bool) -> Project {
+    from.run(&["export", "localhost/built", "out.tar", "--format", "oci-archive"]).ok();
+    let to = Project::with_tiny_base(who);
+    for folder in ["layers", "manifests"] {
+        copy_tree(&from.path(folder), &to.path(folder));
+    }
+    to.write("out.tar", std::fs::read(from.path("out.tar")).unwrap());
+    if bodies {
+        let name = format!("blobs/sha256/{}", Digest::of(b"a page").hex());
+        let (body, there) = (from.store().join(&name), to.store().join(&name));
+        std::fs::copy(body, &there).unwrap();
+        run(Command::new("chown").arg("--reference").arg(to.store()).arg(&there));
+    }
+    to
+}
+
+#[test]
+fn an_image_is_reproduced_by_another_user_in_another_mode_without_a_network() {
+    let (project, web, digest) =
+        published(Who::Root, "echo local >/srv/local; chown 1000:100 /srv/local");
+    // By its definition, where it was built, with the page gone.
+    web.cut();
+    let (code, report, ran) = audit(&project, &["built"]);
+    assert_eq!(code, Some(0), "{ran}");
+    assert_eq!(report["verdict"], "reproduced");
+    assert_eq!(report["rebuilt"], digest.as_str());
+    assert_eq!(report["mode"], "root");
+    assert_eq!(report["inputs"]["bodies"], 1);
+    assert!(report["comparison"].is_null());
+    let text = project.run(&["audit", "localhost/built"]);
+    assert_eq!(text.stdout(), format!("REPRODUCED  localhost/built:latest {digest}\n"), "{text}");
+    for phase in ["1/5", "2/5", "3/5 inputs: 1 of 1 bodies here", "4/5", "5/5"] {
+        assert!(text.stderr().contains(phase), "{phase}: {text}");
+    }
+    for who in [Who::Range, Who::Single] {
+        let other = handed_over(&project, who, true);
+        let (code, report, ran) = audit(&other, &["oci-archive:out.tar"]);
+        assert_eq!(code, Some(0), "{who:?}: {ran}");
+        assert_eq!(report["rebuilt"], digest.as_str(), "{ran}");
+        assert_eq!(report["mode"], if who == Who::Range { "range" } else { "single" });
+        // The auditor's store has no name for it, and nothing of the run is left.
+        assert!(!other.run(&["list"]).ok().contains("localhost/built"));
+        assert!(other.running().is_empty(), "{:?}", other.running());
+    }
+}
+
+#[test]
+fn what_differs_is_told_by_file_and_cause() {
+    // What no rule covers: a random number and the time with it.
+    let script = "head -c 16 /dev/urandom | od -An -tx1 | tr -d ' ' >/srv/drawn; mkdir -p /etc/ssh";
+    let (project, _web, _) = published(Who::Root, script);
+    let (code, report, ran) = audit(&project, &["built"]);
+    assert_eq!(code, Some(11), "{ran}");
+    assert_eq!(report["verdict"], "differs");
+    let layers = report["comparison"]["platforms"][0]["layers"].as_array().unwrap();
+    let differing: Vec<&Value> =
+        layers.iter().filter(|layer| layer["verdict"] == "differs").collect();
+    assert_eq!(differing.len(), 1, "{report:#}");
+    assert_eq!(differing[0]["made_by"], "local");
+    let found = &differing[0]["differences"][0];
+    assert_eq!((&found["path"], &found["cause"]), (&"/srv/drawn".into(), &"random".into()));
+    let text = project.run(&["audit", "built", "--html", "why.html"]);
+    assert!(text.stdout().starts_with("DIFFERS  localhost/built:latest sha256:"), "{text}");
+    assert!(
+        text.stdout().contains("RANDOM  random values in its content  1 path  /srv/drawn"),
+        "{text}"
+    );
+    assert!(std::fs::read_to_string(project.path("why.html")).unwrap().contains("/srv/drawn"));
+}
+
+#[test]
+fn what_stops_an_audit_is_a_verdict_with_its_reason() {
+    let (project, _web, _) = published(Who::Root, "test ! -e /srv/never");
+    // The body is not to be had.
+    let other = handed_over(&project, Who::Root, false);
+    let (code, report, ran) = audit(&other, &["oci-archive:out.tar", "--offline"]);
+    assert_eq!(code, Some(15), "{ran}");
+    assert!(report["reason"].to_string().contains(PAGE), "{report:#}");
+    let (code, _, ran) = audit(&other, &["oci-archive:out.tar"]);
+    assert_eq!(code, Some(15), "{ran}");
+    // It is not what was recorded.
+    let other = handed_over(&project, Who::Root, true);
+    let body = other.store().join("blobs/sha256").join(Digest::of(b"a page").hex());
+    std::fs::remove_file(&body).unwrap();
+    std::fs::write(&body, "b page").unwrap();
+    let (code, report, ran) = audit(&other, &["oci-archive:out.tar"]);
+    assert_eq!(code, Some(15), "{report:#} {ran}");
+    // Another lock, and none.
+    let other = handed_over(&project, Who::Root, true);
+    let lock = std::fs::read_to_string(other.path("manifests/built.lock")).unwrap();
+    other.write("manifests/built.lock", lock.replace("source-date = ", "source-date = 1"));
+    let (code, report, ran) = audit(&other, &["oci-archive:out.tar"]);
+    assert_eq!(code, Some(14), "{ran}");
+    assert!(report["reason"].to_string().contains("is the one that the image names"), "{report:#}");
+    let (code, report, ran) = audit(&other, &["oci-archive:out.tar", "--definition", "built"]);
+    assert_eq!(code, Some(14), "{ran}");
+    assert!(report["reason"].to_string().contains("built.lock is not the lock"), "{report:#}");
+    let (code, report, ran) = audit(&other, &["localhost/tiny:1"]);
+    assert_eq!(code, Some(14), "{ran}");
+    assert!(report["hint"].to_string().contains("ocibuild lock"), "{report:#}");
+    // A recipe that now fails.
+    let other = handed_over(&project, Who::Root, true);
+    other.script("local", "echo broken >&2; exit 7");
+    let (code, report, ran) = audit(&other, &["oci-archive:out.tar"]);
+    assert_eq!(code, Some(16), "{ran}");
+    let reason = report["reason"].to_string();
+    assert!(reason.contains("ended with status 7") && reason.contains("broken"), "{report:#}");
+    // And what is no matter of the image.
+    other.run(&["audit", "nothing"]).fails(2);
+    other.run(&["audit", "./absent"]).fails(2);
+}
+
+#[test]
+fn two_builds_under_different_circumstances_show_what_is_not_reproducible() {
+    let project = Project::with_tiny_base(Who::Root);
+    project
+        .script("fine", "mkdir -p /srv/many /var/log; for i in $(seq 50); do echo $i >/srv/many/$i; done; date >/var/log/dpkg.log")
+        .script("order", "nproc >/srv/processors")
+        .definition("fine", &["fine"])
+        .definition("order", &["fine", "order"]);
+    let ran = project.run(&["audit", "--twice", "fine"]);
+    assert_eq!(ran.code(), Some(0), "{ran}");
+    let told = ran.stdout();
+    assert!(told.starts_with("REPRODUCED  fine sha256:"), "{ran}");
+    for line in [
+        "varied      user mode",
+        "varied      processors",
+        "varied      folders' order",
+        "not varied  clock",
+    ] {
+        assert!(told.contains(line), "{line}: {ran}");
+    }
+    assert!(!project.run(&["list"]).ok().contains("localhost/fine"), "nothing gets a name");
+    let ran = project.run(&["audit", "--twice", "order", "--json", "--mode", "root"]);
+    assert_eq!(ran.code(), Some(11), "{ran}");
+    let report: Value = serde_json::from_str(&ran.stdout()).unwrap();
+    let layer = &report["comparison"]["platforms"][0]["layers"][2];
+    assert_eq!(layer["differences"][0]["path"], "/srv/processors", "{report:#}");
+    project.script("fine", "exit 3");
+    project.run(&["audit", "--twice", "fine"]).fails(1);
+    assert!(project.running().is_empty(), "{:?}", project.running());
+}
