@@ -104,6 +104,9 @@ fn what_is_not_for_the_recorder_is_refused_at_once_and_named() {
         let warning = "talks/only: `ssh.example`, which was looked up and then not asked over HTTP \
                        can't be recorded";
         assert!(told.contains(warning), "{told}");
+        let warning = "talks/only: port 22 of 192.0.2.80 can't be recorded, and was refused";
+        assert!(told.contains(warning), "{told}");
+        assert!(!told.contains("port 8080"), "a server of the step's own: {told}");
         ran.ok();
     }
 }

@@ -339,16 +339,25 @@ impl Stage<'_> {
         let added = recorder.certificate().add(tree).map_err(untrusted)?;
         let session = Mutex::new(None);
         let serve = |doors: sandbox::Doors| -> io::Result<()> {
-            let sandbox::Doors { http, https, dns_udp, dns_tcp } = doors;
+            let sandbox::Doors { http, https, dns_udp, dns_tcp, refusals: refused } = doors;
             let doors = netlog::Doors { http, https, dns_udp, dns_tcp };
             let served = netlog.serve(doors, &format!("{}/{step}", self.layer.name));
             let served = served.map_err(io::Error::other)?;
-            *session.lock().unwrap_or_else(PoisonError::into_inner) = Some(served);
+            *session.lock().unwrap_or_else(PoisonError::into_inner) = Some((served, refused));
             Ok(())
         };
         let outcome = run(Attendants { owners, recorder: Some(&serve), cancel });
         let session = session.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let record = session.map(Session::end).unwrap_or_default();
+        let (served, refusals) = session.unzip();
+        let record = served.map(Session::end).unwrap_or_default();
+        for address in refusals.iter().flat_map(sandbox::Refusals::take) {
+            let layer = &self.layer.name;
+            self.host.report.warning(&format!(
+                "{layer}/{step}: port {} of {} can't be recorded, and was refused",
+                address.port(),
+                address.ip()
+            ));
+        }
         recorder.certificate().remove(tree, &added).map_err(untrusted)?;
         if !record.unlisted.is_empty() {
             let urls = record.unlisted.iter().map(|one| format!("{} {}", one.method, one.url));

@@ -8,17 +8,20 @@
 //!   any other port                              -> refused at once, unless the step listens there
 //! ```
 //! So nothing is needed for a name or a bare address to reach the recorder, and nothing goes round
-//! it: the namespace has no other way out. A step that wants one of these ports for a server of its
+//! it: the namespace has no other way out. What was refused is seen by a raw socket, so that a step that
+//! wants more than is recorded can be told so. A step that wants one of these ports for a server of its
 //! own finds it taken.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, TcpListener, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::sys;
 use crate::sandbox::wire::Failure;
 
 /// An address besides those of loopback: the C library takes a machine that has none for one
@@ -45,6 +48,74 @@ pub struct Doors {
     pub dns_udp: Vec<UdpSocket>,
     /// Port 53 over TCP.
     pub dns_tcp: Vec<TcpListener>,
+    /// What found no door.
+    pub refusals: Refusals,
+}
+
+/// Connections that were refused, but for those to loopback, where a step may wait for a server of its
+/// own.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// A raw socket, on which the kernel's refusals arrive; some kernels may allow none.
+    packets: Option<OwnedFd>,
+}
+
+impl Refusals {
+    /// Returns the addresses that have refused a connection since it was last asked for; of IPv4, and
+    /// as many as the socket holds.
+    pub fn take(&self) -> BTreeSet<SocketAddrV4> {
+        let mut found = BTreeSet::new();
+        let mut packet = [0; 60];
+        while let Some(socket) = &self.packets
+            && let Ok((_, length)) = rustix::net::recv(socket, &mut packet, RecvFlags::DONTWAIT)
+        {
+            let header = usize::from(packet[0] & 0xf) * 4;
+            let port = packet.get(header..header + 2).filter(|_| length >= header + 2);
+            if let (Some([high, low]), [.., a, b, c, d]) = (port, &packet[..16]) {
+                let port = u16::from_be_bytes([*high, *low]);
+                found.insert(SocketAddrV4::new(Ipv4Addr::new(*a, *b, *c, *d), port));
+            }
+        }
+        found
+    }
+
+    /// Opens the socket in this process' network namespace.
+    fn watch() -> io::Result<OwnedFd> {
+        const RST_ACK: u32 = 0x14;
+        const LOOPBACK: u32 = 0x7f00_0000;
+        let socket = rustix::net::socket_with(
+            AddressFamily::INET,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(rustix::net::ipproto::TCP),
+        )?;
+        let statement = |code: u32, k: u32| libc::sock_filter {
+            code: u16::try_from(code).unwrap_or(0),
+            jt: 0,
+            jf: 0,
+            k,
+        };
+        let jump = |k: u32, jt: u8, jf: u8| libc::sock_filter {
+            jt,
+            jf,
+            ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k)
+        };
+        // Of TCP's header: the flags, and the number, which is 0 in the answer of a closed port.
+        let filter = [
+            statement(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0),
+            statement(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 13),
+            jump(RST_ACK, 0, 6),
+            statement(libc::BPF_LD | libc::BPF_W | libc::BPF_IND, 4),
+            jump(0, 0, 4),
+            statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 12),
+            statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0xff00_0000),
+            jump(LOOPBACK, 1, 0),
+            statement(libc::BPF_RET | libc::BPF_K, u32::MAX),
+            statement(libc::BPF_RET | libc::BPF_K, 0),
+        ];
+        sys::filter_packets(socket.as_fd(), &filter)?;
+        Ok(socket)
+    }
 }
 
 /// The numbers of the same in the process that opened them.
@@ -54,6 +125,7 @@ pub(super) struct Numbers {
     https: Vec<i32>,
     dns_udp: Vec<i32>,
     dns_tcp: Vec<i32>,
+    refusals: Option<i32>,
 }
 
 impl Numbers {
@@ -64,6 +136,7 @@ impl Numbers {
             https: listeners(&doors.https),
             dns_udp: doors.dns_udp.iter().map(AsRawFd::as_raw_fd).collect(),
             dns_tcp: listeners(&doors.dns_tcp),
+            refusals: doors.refusals.packets.as_ref().map(AsRawFd::as_raw_fd),
         }
     }
 
@@ -81,6 +154,7 @@ impl Numbers {
                 .map(|number| take(*number).map(UdpSocket::from))
                 .collect::<io::Result<_>>()?,
             dns_tcp: listeners(&self.dns_tcp)?,
+            refusals: Refusals { packets: self.refusals.map(take).transpose()? },
         })
     }
 }
@@ -106,6 +180,8 @@ pub(super) fn open() -> Result<Doors, Failure> {
         https: listeners(HTTPS)?,
         dns_udp: bind(DNS, SocketType::DGRAM)?.into_iter().map(UdpSocket::from).collect(),
         dns_tcp: listeners(DNS)?,
+        // Without it what was refused is refused all the same.
+        refusals: Refusals { packets: Refusals::watch().ok() },
     })
 }
 

@@ -31,7 +31,7 @@ mod terminal;
 mod user;
 mod wire;
 
-pub use doors::Doors;
+pub use doors::{Doors, Refusals};
 pub use emulate::{Emulation, Means, emulations, keep_emulators, provide};
 pub use enter::{Entered, Entry, Mode, Request, enter, run_if_helper};
 pub use error::Error;

@@ -148,6 +148,28 @@ pub(super) fn install_filter(filter: &[libc::sock_filter]) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Has a socket receive only what a filter of packets lets through.
+pub(super) fn filter_packets(
+    socket: BorrowedFd<'_>,
+    filter: &[libc::sock_filter],
+) -> io::Result<()> {
+    let length = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
+    let size = libc::socklen_t::try_from(size_of_val(&program)).unwrap_or(0);
+    // SAFETY: the kernel copies the program, which outlives the call and whose size is told, and
+    // checks it.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size,
+        )
+    })?;
+    Ok(())
+}
+
 /// Makes a mount read-only with all mounts below it. `mount` is a descriptor of its root.
 pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     let attributes = libc::mount_attr {

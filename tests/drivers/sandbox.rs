@@ -329,7 +329,7 @@ fn run(spec: &Spec, owners: Owners<'_>, cancel_after: Option<f64>) -> Value {
 /// Serves a step's network for as long as this process lives: every door tells which it is, and
 /// where the step believed to go; and every name has one address.
 fn greet(doors: Doors) {
-    let Doors { http, https, dns_udp, dns_tcp } = doors;
+    let Doors { http, https, dns_udp, dns_tcp, .. } = doors;
     let named = [("http", http), ("https", https), ("dns", dns_tcp)];
     for (name, listeners) in named {
         for listener in listeners {
