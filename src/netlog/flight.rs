@@ -139,6 +139,7 @@ impl Flight {
         bodies: &dyn Bodies,
         previous: Option<Previous>,
     ) {
+        let _end = End(self);
         let previous = previous.filter(|previous| previous.is_here(bodies)).map(|it| it.kept);
         let state = match self.carry(ask, client, bodies, previous) {
             Ok(kept) => State::Kept(kept),
@@ -207,6 +208,21 @@ impl Flight {
         self.state.send_replace(State::Flowing(flow));
         let (digest, size) = writer.commit().map_err(cannot_keep)?;
         Ok(Arc::new(Kept { head, digest, size }))
+    }
+}
+
+/// Has nobody wait for a transfer whose thread is gone.
+struct End<'a>(&'a Flight);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.state.send_if_modified(|state| {
+            let is_open = matches!(state, State::Asked | State::Flowing(_));
+            if is_open {
+                *state = State::Failed("the recorder failed".into());
+            }
+            is_open
+        });
     }
 }
 

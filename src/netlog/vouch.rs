@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::ControlFlow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -87,8 +88,15 @@ impl Found<'_> {
             if fetch.url.ends_with("/Release.gpg") {
                 self.vouch(&fetch.digest, AuthorityClass::Gpg);
             }
-            if indexes.remove(&fetch.digest) {
-                self.scan(fetch, AuthorityClass::AptChain);
+            // An index has tens of megabytes, so none is read for nothing.
+            let packages: BTreeSet<Digest> = whole
+                .iter()
+                .filter(|fetch| is_package(&fetch.url))
+                .map(|fetch| fetch.digest)
+                .filter(|digest| self.wanted.get(digest) == Some(&AuthorityClass::None))
+                .collect();
+            if !packages.is_empty() && indexes.remove(&fetch.digest) {
+                self.scan(fetch, AuthorityClass::AptChain, Some(packages));
             }
         }
     }
@@ -111,9 +119,9 @@ impl Found<'_> {
             let path = fetch.url.split('?').next().unwrap_or(&fetch.url);
             let name = path.rsplit('/').next().unwrap_or(path);
             if path.contains("/simple/") || path.contains("/pypi/") && is_json(fetch) {
-                self.scan(fetch, AuthorityClass::PypiHash);
+                self.scan(fetch, AuthorityClass::PypiHash, None);
             } else if name.starts_with("repodata") || name.starts_with("current_repodata") {
-                self.scan(fetch, AuthorityClass::CondaSha256);
+                self.scan(fetch, AuthorityClass::CondaSha256, None);
             }
         }
     }
@@ -147,8 +155,8 @@ impl Found<'_> {
         }
     }
 
-    /// Vouches for each digest that an index names.
-    fn scan(&mut self, index: &Fetch, class: AuthorityClass) {
+    /// Vouches for each digest that an index names; reads on until all of `sought` are found.
+    fn scan(&mut self, index: &Fetch, class: AuthorityClass, mut sought: Option<BTreeSet<Digest>>) {
         let Some(file) = self.open(index) else { return };
         let itself = index.digest;
         let mut named = Vec::new();
@@ -158,6 +166,11 @@ impl Found<'_> {
                 if digest != itself && wanted.contains_key(&digest) {
                     named.push(digest);
                 }
+                let is_last = sought.as_mut().is_some_and(|sought| {
+                    sought.remove(&digest);
+                    sought.is_empty()
+                });
+                if is_last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         });
         // A part that can't be decompressed vouches for nothing; what was read before does.
@@ -166,6 +179,12 @@ impl Found<'_> {
             self.vouch(&digest, class);
         }
     }
+}
+
+/// Tells what apt's indexes may list from what they never do.
+fn is_package(url: &str) -> bool {
+    url.contains("/pool/")
+        || [".deb", ".udeb", ".dsc"].iter().any(|ending| url.strip_suffix(ending).is_some())
 }
 
 fn is_body(fetch: &Fetch) -> bool {
@@ -209,7 +228,10 @@ fn plain(file: File) -> io::Result<Box<dyn Read>> {
 }
 
 /// Finds every SHA-256 in a text: a run of exactly 64 hexadecimal digits.
-fn digests(mut reader: impl Read, mut each: impl FnMut(Digest)) -> io::Result<()> {
+fn digests(
+    mut reader: impl Read,
+    mut each: impl FnMut(Digest) -> ControlFlow<()>,
+) -> io::Result<()> {
     let mut piece = vec![0; 256 << 10];
     let mut run = Vec::with_capacity(65);
     loop {
@@ -221,25 +243,25 @@ fn digests(mut reader: impl Read, mut each: impl FnMut(Digest)) -> io::Result<()
                 }
                 continue;
             }
-            if run.len() == 64 {
-                take(&run, &mut each);
+            if run.len() == 64
+                && let Some(digest) = digest_of(&run)
+                && each(digest).is_break()
+            {
+                return Ok(());
             }
             run.clear();
         }
         if count == 0 {
-            if run.len() == 64 {
-                take(&run, &mut each);
+            if let Some(digest) = digest_of(&run) {
+                let _ = each(digest);
             }
             return Ok(());
         }
     }
 }
 
-fn take(run: &[u8], each: &mut impl FnMut(Digest)) {
-    let text = format!("sha256:{}", String::from_utf8_lossy(run));
-    if let Ok(digest) = text.parse() {
-        each(digest);
-    }
+fn digest_of(run: &[u8]) -> Option<Digest> {
+    format!("sha256:{}", str::from_utf8(run).ok()?).parse().ok()
 }
 
 /// Finds every `sha512-…` in a text.
@@ -293,7 +315,11 @@ mod tests {
         let text =
             format!("SHA256: {0}\nSHA512: {0}{0}\nMD5: {1}\n{0}", one.hex(), &one.hex()[32..]);
         let mut found = Vec::new();
-        digests(Bytewise(text.as_bytes()), |digest| found.push(digest)).unwrap();
+        digests(Bytewise(text.as_bytes()), |digest| {
+            found.push(digest);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         assert_eq!(found, [one, one]);
         let hash = "a".repeat(88);
         let mut found = BTreeSet::new();

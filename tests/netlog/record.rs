@@ -490,3 +490,36 @@ fn requests_that_wait_for_no_answer_are_fetched_side_by_side_and_answered_in_ord
     assert_eq!(statuses, 10, "{bodies}");
     assert_eq!(step.end().fetches.len(), 10);
 }
+
+#[test]
+fn names_are_answered_by_datagram_and_by_stream() {
+    use std::io::Write;
+    let (web, _double) = web_of(|_, _| Reply::new(200));
+    let bench = Bench::new();
+    let netlog = bench.netlog(&web, Mode::Record);
+    let doors = super::bind([0, 0, 0]);
+    let udp = doors.dns_udp[0].local_addr().unwrap();
+    let tcp = doors.dns_tcp[0].local_addr().unwrap();
+    let session = netlog.serve(doors, "layer: run").unwrap();
+    let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
+    let answers = |reply: &[u8]| {
+        assert_eq!(&reply[..4], b"\x12\x34\x81\x80");
+        assert_eq!(&reply[reply.len() - 4..], [127, 0, 0, 1]);
+    };
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(question, udp).unwrap();
+    let mut reply = [0; 512];
+    let length = socket.recv(&mut reply).unwrap();
+    answers(&reply[..length]);
+    let mut stream = std::net::TcpStream::connect(tcp).unwrap();
+    for _ in 0..2 {
+        stream.write_all(&u16::try_from(question.len()).unwrap().to_be_bytes()).unwrap();
+        stream.write_all(question).unwrap();
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).unwrap();
+        let mut reply = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut reply).unwrap();
+        answers(&reply);
+    }
+    assert_eq!(session.end().refused.len(), 1, "nobody asked that name for anything");
+}

@@ -60,7 +60,7 @@ fn each_chain_ends_at_what_the_layer_fetched() {
             ("/packages/x.whl", _) => Reply::new(200).body("a wheel"),
             ("/x/-/x-1.0.0.tgz", _) => Reply::new(200).body("an npm package"),
             ("/main/noarch/x.conda", _) => Reply::new(200).body("a conda package"),
-            _ => Reply::new(200).body(last.replace('_', " ")),
+            _ => Reply::new(200).body(last.trim_end_matches(".deb").replace('_', " ")),
         }
     });
     let web = Web::start(&[("a.test", double.host())]);
@@ -71,8 +71,8 @@ fn each_chain_ends_at_what_the_layer_fetched() {
         ("http://a.test/dists/x/by-hash/index-gzip", AuthorityClass::AptChain),
         ("http://a.test/dists/x/by-hash/index-xz", AuthorityClass::AptChain),
         ("http://a.test/dists/x/by-hash/index-zstd", AuthorityClass::AptChain),
+        ("http://a.test/flat/deb_of_gzip.deb", AuthorityClass::AptChain),
         ("http://a.test/page", AuthorityClass::None),
-        ("http://a.test/pool/deb_of_gzip", AuthorityClass::AptChain),
         ("http://a.test/pool/deb_of_xz", AuthorityClass::AptChain),
         ("http://a.test/pool/deb_of_zstd", AuthorityClass::AptChain),
         ("http://a.test/unsigned/InRelease", AuthorityClass::None),
