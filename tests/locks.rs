@@ -1,9 +1,13 @@
 //! Locks: told apart, merged, made and played back.
 
+use std::process::Command;
+
 use ocibuild::oci::Digest;
 use serde_json::json;
 
 use crate::support::cli::{Project, Ran, Who, copy_tree};
+use crate::support::registry::Registry;
+use crate::support::run;
 use crate::support::upstream::Upstream;
 
 /// A lock of one platform with one layer, whose answers have these URLs and bodies.
@@ -212,6 +216,76 @@ fn the_date_of_a_layer_is_that_of_its_newest_body() {
     assert_eq!(date("apt"), 1_700_000_000);
 }
 
+#[test]
+fn a_check_tells_what_is_new_upstream_without_building() {
+    let web = Upstream::new();
+    let at = |path: &str| format!("http://m.example/{path}");
+    let release =
+        |hash: &str| format!("Date: {EARLY}\nSHA256:\n {hash} 9 main/binary-amd64/Packages\n");
+    web.page(&at("dists/x/InRelease"), release("01"), EARLY)
+        .page(
+            &at("dists/x/main/binary-amd64/by-hash/SHA256/01"),
+            "Package: r\nVersion: 1:4.4-1\n",
+            EARLY,
+        )
+        .page(&at("pool/r_4.4-1_amd64.deb"), "r", EARLY)
+        .page(&at("src/contrib/PACKAGES"), "Package: jsonlite\nVersion: 1.8.8\n", EARLY)
+        .page(&at("src/contrib/jsonlite_1.8.8.tar.gz"), "j", EARLY)
+        .page(ONE, "one", EARLY)
+        .redirect("http://pages.example/latest", "http://pages.example/tool-1.0-amd64.deb")
+        .page("http://pages.example/tool-1.0-amd64.deb", "t", EARLY);
+    let get = |paths: &[&str]| -> String {
+        paths.iter().map(|path| format!("wget -q -O /tmp/x {}\n", at(path))).collect()
+    };
+    let project = Project::with_tiny_base(Who::Root);
+    let apt = [
+        "dists/x/InRelease",
+        "dists/x/main/binary-amd64/by-hash/SHA256/01",
+        "pool/r_4.4-1_amd64.deb",
+    ];
+    let cran = ["src/contrib/PACKAGES", "src/contrib/jsonlite_1.8.8.tar.gz"];
+    project
+        .script("apt", &get(&apt))
+        .script("cran", &get(&cran))
+        .script(
+            "web",
+            &format!("wget -q -O /tmp/x {ONE}\nwget -q -O /tmp/x http://pages.example/latest\n"),
+        )
+        .definition("locked", &["apt", "cran", "web"]);
+    online(&project, &web, &["lock", "locked"]).ok();
+    let text = locked(&project);
+    let told = online(&project, &web, &["lock", "locked", "--check"]).ok();
+    assert_eq!(told, "4 pages say what the lock says");
+    let asked = web.asked(&at("pool/r_4.4-1_amd64.deb"));
+
+    web.page(&at("dists/x/InRelease"), release("02"), LATE)
+        .page(&at("dists/x/main/binary-amd64/Packages"), "Package: r\nVersion: 1:4.5-1\n", LATE)
+        .page(&at("src/contrib/PACKAGES"), "Package: jsonlite\nVersion: 1.8.9\n", LATE)
+        .page(ONE, "another", LATE)
+        .redirect("http://pages.example/latest", "http://pages.example/tool-1.1-amd64.deb");
+    let ran = online(&project, &web, &["lock", "locked", "--check"]);
+    assert_eq!(
+        ran.stdout(),
+        "linux/amd64\n\
+         \x20 apt\n\
+         \x20   deb  r  4.4-1 -> 1:4.5-1\n\
+         \x20   1 page of an index\n\
+         \x20 cran\n\
+         \x20   r  jsonlite  1.8.8 -> 1.8.9\n\
+         \x20   1 page of an index\n\
+         \x20 web\n\
+         \x20   deb  tool  1.0 -> 1.1\n\
+         \x20   http://pages.example/one\n"
+    );
+    assert_eq!(ran.code(), Some(1));
+    assert_eq!(
+        web.asked(&at("pool/r_4.4-1_amd64.deb")),
+        asked,
+        "a file named by version is not asked for"
+    );
+    assert_eq!(locked(&project), text);
+}
+
 /// The same definitions and lock, with a store that has nothing but the base.
 fn elsewhere(project: &Project) -> Project {
     let other = Project::with_tiny_base(Who::Root);
@@ -236,6 +310,32 @@ fn what_the_store_lacks_comes_from_its_url_if_that_still_has_it() {
     let body = Digest::of(b"first two").to_string();
     assert!(stderr.contains(TWO) && stderr.contains(&body), "{stderr}");
     let stderr = online(&elsewhere(&project), &web, &["build", "locked", "--offline"]).fails(1);
+    assert!(stderr.contains(ONE), "{stderr}");
+}
+
+#[test]
+fn what_no_url_gives_any_more_comes_from_where_the_image_was_pushed() {
+    let (project, web) = two_layers(Who::Root);
+    let registry = Registry::plain();
+    let definition = std::fs::read_to_string(project.path("manifests/locked.toml")).unwrap();
+    let image = registry.image("locked");
+    project.write("manifests/locked.toml", definition.replace("localhost/locked", &image));
+    online(&project, &web, &["lock", "locked"]).ok();
+    let digest = online(&project, &web, &["build", "locked"]).ok();
+    // As blobs, as a push of the inputs leaves them.
+    for body in ["first one", "first two"] {
+        let script = "place=$(curl -sfi -X POST \"http://$1/v2/locked/blobs/uploads/\" \
+            | tr -d '\\r' | sed -n 's/^Location: //p')
+            curl -sf -X PUT --data-binary \"$2\" -H 'Content-Type: application/octet-stream' \
+            \"$place&digest=$3\"";
+        let digest = Digest::of(body.as_bytes()).to_string();
+        run(Command::new("sh").args(["-euc", script, "sh", &registry.host(), body, &digest]));
+    }
+    web.cut();
+    assert_eq!(online(&elsewhere(&project), &web, &["build", "locked"]).ok(), digest);
+    // Where neither has them the build ends, with the page that it can't go on without.
+    drop(registry);
+    let stderr = online(&elsewhere(&project), &web, &["build", "locked"]).fails(1);
     assert!(stderr.contains(ONE), "{stderr}");
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ocibuild::fault::Kind;
-use ocibuild::lock::{Change, Diff, LayerDiff, PackageChange, State};
+use ocibuild::lock::{Change, Diff, LayerDiff, PackageChange, PlatformDiff, State};
 use ocibuild::oci::Platform;
 use ocibuild::{ops, plan};
 
@@ -19,6 +19,7 @@ Examples:
   ocibuild lock ml                                   build once, and write manifests/ml.lock
   ocibuild lock ml --update r,bspm                   renew these layers, keep the others
   ocibuild lock ml --platform linux/arm64            on a native runner, for `lock merge`
+  ocibuild lock ml --check                           what is new upstream; builds nothing
   ocibuild lock diff old.lock manifests/ml.lock      in packages and versions
 
 From then on `build` gives its steps what the lock lists, whatever the network says, and ends a step
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Renew these layers only, their dates included
     #[arg(long, value_name = "LAYER", value_delimiter = ',')]
     update: Vec<String>,
+    /// Ask upstream what has changed since, and write nothing; exits with 1 when something has
+    #[arg(long, conflicts_with = "update")]
+    check: bool,
     /// Lock this platform only; the lock goes on saying the same of the others. May be repeated
     #[arg(long, value_name = "OS/ARCH")]
     platform: Vec<Platform>,
@@ -42,7 +46,7 @@ pub(crate) struct Args {
 impl Args {
     /// Tells whether something is built.
     pub(crate) fn builds(&self) -> bool {
-        self.command.is_none()
+        self.command.is_none() && !self.check
     }
 }
 
@@ -87,6 +91,7 @@ struct MergeArgs {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     match &args.command {
+        None if args.check => check(args, context),
         None => lock(args, context),
         Some(Command::Diff(args)) => diff(args, context),
         Some(Command::Merge(args)) => merge(args, context),
@@ -121,6 +126,27 @@ fn lock(args: &Args, context: &Context) -> Outcome {
     })
 }
 
+fn check(args: &Args, context: &Context) -> Outcome {
+    let options = ops::NewsOptions {
+        name: args.name.clone().unwrap_or_default(),
+        folder: context.folder.clone(),
+        platforms: args.platform.clone(),
+        access: args.credentials.access(context)?,
+    };
+    let report = ops::lock_news(&options, &context.ops())?;
+    for doubt in report.doubts() {
+        context.warning(&doubt);
+    }
+    render::result(&report, context.json, |report| {
+        if report.has_news() {
+            report.platforms.iter().map(describe_platform).collect()
+        } else {
+            format!("{} pages say what the lock says\n", report.asked)
+        }
+    })?;
+    Ok(ExitCode::from(if report.has_news() { Kind::Failed.exit_code() } else { 0 }))
+}
+
 fn diff(args: &DiffArgs, context: &Context) -> Outcome {
     let found = ops::lock_diff(&context.absolute(&args.old), &context.absolute(&args.new))?;
     render::result(&found, context.json, describe)?;
@@ -146,12 +172,13 @@ fn describe(diff: &Diff) -> String {
             text.push_str(&format!("{what}  {}\n", arrow(change, String::clone)));
         }
     }
-    for platform in &diff.platforms {
-        text.push_str(&format!("{}{}\n", platform.platform, word(platform.state)));
-        for layer in &platform.layers {
-            text.push_str(&describe_layer(layer));
-        }
-    }
+    text.extend(diff.platforms.iter().map(describe_platform));
+    text
+}
+
+fn describe_platform(platform: &PlatformDiff) -> String {
+    let mut text = format!("{}{}\n", platform.platform, word(platform.state));
+    text.extend(platform.layers.iter().map(describe_layer));
     text
 }
 

@@ -13,6 +13,7 @@
 
 mod diff;
 mod merge;
+mod newest;
 mod package;
 mod read;
 mod write;
@@ -28,6 +29,7 @@ use crate::oci::{Digest, Platform, Reference, json as canonical};
 
 pub use diff::{Change, Diff, LayerDiff, PackageChange, PlatformDiff, State, UrlChange, diff};
 pub use merge::{MergeError, merge};
+pub use newest::{Newest, compare, newest, plain_version};
 pub use package::{Ecosystem, Package, is_index, package_of};
 pub use read::{load, parse, read};
 pub use write::{HEAD, write};

@@ -2,6 +2,7 @@
 //! store knows only the origin of, fetched from there.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::http;
 use crate::oci::{Descriptor, Document, Reference};
@@ -38,7 +39,26 @@ impl Access {
         about: impl IntoIterator<Item = &'r Reference>,
         context: &Context<'_>,
     ) -> Result<Registries, Error> {
-        let config = self.client(context);
+        self.registries_by(self.client(context), about, context)
+    }
+
+    /// Does the same for what is only tried: where nobody answers nothing is waited for.
+    pub(super) fn registries_to_try<'r>(
+        &self,
+        about: impl IntoIterator<Item = &'r Reference>,
+        context: &Context<'_>,
+    ) -> Result<Registries, Error> {
+        let connect_timeout = Duration::from_secs(5);
+        let config = http::Config { tries: 1, connect_timeout, ..self.client(context) };
+        self.registries_by(config, about, context)
+    }
+
+    fn registries_by<'r>(
+        &self,
+        config: http::Config,
+        about: impl IntoIterator<Item = &'r Reference>,
+        context: &Context<'_>,
+    ) -> Result<Registries, Error> {
         let mut keychain = Keychain::new(context.env);
         if let Some((user, password)) = &self.login {
             for reference in about {

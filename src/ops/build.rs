@@ -541,18 +541,13 @@ pub(super) fn make(
         None => host,
         Some(recorder) => host.recording(recorder),
     };
-    let destinations: Vec<Repository> =
-        definition.destinations().iter().map(|name| registries.open(name)).collect();
-    let repositories = if options.send { &destinations[..] } else { &[] };
-    // An image of this definition may have been pushed with its inputs. One repository a name.
-    let mut names = BTreeSet::new();
-    let places: Vec<&dyn Source> = definition
-        .destinations()
-        .iter()
-        .zip(&destinations)
-        .filter(|(name, _)| !options.access.offline && names.insert(name.name()))
-        .map(|(_, repository)| repository as &dyn Source)
-        .collect();
+    let repositories: Vec<Repository> = if options.send {
+        definition.destinations().iter().map(|name| registries.open(name)).collect()
+    } else {
+        Vec::new()
+    };
+    let pushed = places(definition, options, context)?;
+    let inputs: Vec<&dyn Source> = pushed.iter().map(|place| place as &dyn Source).collect();
     let report = context.report.as_ref();
     let (mut disk, mut spared) = (DiskPlan::default(), BTreeSet::new());
     for (plan, base) in platforms {
@@ -569,7 +564,7 @@ pub(super) fn make(
         }
         let origins = Origins::new(store, &registries, &base.manifest.layers)?;
         let mode = context.mode()?;
-        let ahead = Ahead::new(store, &origins, &base.manifest.layers, repositories, report);
+        let ahead = Ahead::new(store, &origins, &base.manifest.layers, &repositories, report);
         built.push(std::thread::scope(|scope| {
             let begun = |layer: &str, blob: Growing| ahead.begun(scope, layer, &blob);
             let how = build::Options {
@@ -584,7 +579,7 @@ pub(super) fn make(
                 no_cache: options.no_cache,
                 refresh: &refresh,
                 elsewhere: &origins,
-                inputs: &places,
+                inputs: &inputs,
                 host: &host,
             };
             let built = build::build(plan, base, store, &how);
@@ -593,6 +588,23 @@ pub(super) fn make(
         })?);
     }
     Ok(built)
+}
+
+/// Returns the repositories in which an image of the definition may have been pushed with its inputs.
+fn places(
+    definition: &Definition,
+    options: &BuildOptions,
+    context: &Context<'_>,
+) -> Result<Vec<Repository>, Error> {
+    if options.access.offline {
+        return Ok(Vec::new());
+    }
+    let registries = options.access.registries_to_try([&definition.image], context)?;
+    // Without a port that is no registry but this store.
+    let images = std::iter::once(&definition.image)
+        .chain(&definition.also)
+        .filter(|image| image.registry() != "localhost");
+    Ok(images.map(|image| registries.open(image)).collect())
 }
 
 fn check_refresh(refresh: &BTreeSet<String>, sources: &Sources) -> Result<(), Error> {

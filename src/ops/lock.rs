@@ -69,8 +69,7 @@ pub struct LockedPlatform {
 /// than those that the lock is about to give them.
 pub fn lock(options: &LockOptions, context: &Context<'_>) -> Result<LockReport, Error> {
     let store = context.open()?;
-    let path =
-        options.folder.join(definition::find(&options.name, &options.folder.join("manifests"))?);
+    let path = sources_of(&options.name, &options.folder)?;
     let file = lock::path_beside(&path);
     let mut sources = Sources::load_unlocked(&path).map_err(plan::Error::from)?;
     check_layers(options, &sources)?;
@@ -323,8 +322,13 @@ fn report(lock: &Lock, platform: Platform, renewed: Vec<String>) -> Result<Locke
     })
 }
 
+/// Returns the file of a definition.
+pub(super) fn sources_of(name: &str, folder: &Path) -> Result<PathBuf, Error> {
+    Ok(folder.join(definition::find(name, &folder.join("manifests"))?))
+}
+
 /// Reads a lock that has to be there.
-fn read(path: &Path) -> Result<Lock, Error> {
+pub(super) fn read(path: &Path) -> Result<Lock, Error> {
     let problems = Problems::new();
     let lock = lock::read(path, &problems);
     Ok(problems.finish(lock).map_err(plan::Error::from)?)
