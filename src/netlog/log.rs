@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use super::ask::Ask;
 use super::flight::{Flight, Kept, State};
+use super::secret;
 use super::{AuthorityClass, Fetch, Method, Missing, Record, Refused, Trouble, Variant};
+use crate::http::Url;
 use crate::oci::Digest;
 
 /// All that the steps of a layer did.
@@ -93,7 +95,8 @@ impl Log {
             what: why.to_string(),
             step: entry.step.to_string(),
         }));
-        let mut fetches = list(&answered);
+        let proven = behind_credentials(&answered);
+        let mut fetches = list(&answered, &proven);
         fetches.extend(
             self.given.iter().filter(|(name, _)| wanted(name)).map(|(_, fetch)| fetch.clone()),
         );
@@ -110,8 +113,29 @@ impl Log {
 
 type Answered<'a> = (&'a Entry, Arc<Kept>);
 
-/// Makes the list of a lock.
-fn list(answered: &[Answered<'_>]) -> Vec<Fetch> {
+/// Finds the URLs that somebody with credentials was led to: the link is as good as they are.
+fn behind_credentials(answered: &[Answered<'_>]) -> BTreeSet<String> {
+    let mut proven: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let before = proven.len();
+        for (entry, kept) in answered {
+            if (entry.credentials || proven.contains(&entry.url))
+                && let Some(location) = kept.head.headers.get("location")
+                && let Ok(url) = Url::parse(&entry.url)
+                && let Ok(target) = url.join(location)
+            {
+                proven.insert(secret::shown(&target).text);
+            }
+        }
+        if proven.len() == before {
+            return proven;
+        }
+    }
+}
+
+/// Makes the list of a lock. `proven` are URLs whose answers are as private as if the request itself
+/// had come with credentials.
+fn list(answered: &[Answered<'_>], proven: &BTreeSet<String>) -> Vec<Fetch> {
     let mut groups: BTreeMap<_, Vec<&Answered<'_>>> = BTreeMap::new();
     for answer in answered {
         let (entry, _) = answer;
@@ -137,6 +161,10 @@ fn list(answered: &[Answered<'_>]) -> Vec<Fetch> {
         }
         for (variant, part) in parted(&lasting) {
             fetches.extend(in_turn(&variant, &part));
+        }
+        if proven.contains(url) {
+            let of_url = fetches.iter_mut().rev().take_while(|fetch| fetch.url == url);
+            of_url.for_each(|fetch| fetch.credentials = true);
         }
     }
     fetches

@@ -19,7 +19,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::ahead::{Ahead, Seen};
-use super::ask::{Ask, MOST_SENT};
+use super::ask::{Ask, Key, MOST_SENT};
+use super::flight::Flight;
 use super::reply::{self, Served};
 use super::session::Shared;
 use super::{Doors, Method, dns};
@@ -139,7 +140,8 @@ async fn http1(
     name: Option<String>,
 ) -> hyper::Result<()> {
     let name = Arc::new(name);
-    let ahead = Ahead::new(stream, |seen: Seen| guest.expect(&seen, scheme));
+    let mut expected = Expected { guest, flights: Vec::new() };
+    let ahead = Ahead::new(stream, |seen: Seen| expected.add(&seen, scheme));
     hyper::server::conn::http1::Builder::new()
         .header_read_timeout(None)
         .auto_date_header(false)
@@ -165,6 +167,37 @@ async fn http2(
             service_fn(move |request| handle(guest.clone(), request, "https", Arc::clone(&name))),
         )
         .await
+}
+
+/// What a connection has sent and the server not come to yet.
+struct Expected<'a> {
+    guest: &'a Guest,
+    flights: Vec<(Key, Arc<Flight>)>,
+}
+
+impl Expected<'_> {
+    /// Begins the transfer for a request.
+    fn add(&mut self, seen: &Seen, scheme: &str) {
+        let host = seen.headers.get("host").and_then(|host| host.to_str().ok());
+        let url = match host {
+            _ if seen.target.contains("://") => Url::parse(&seen.target),
+            Some(host) => Url::parse(&format!("{scheme}://{host}{}", seen.target)),
+            None => return,
+        };
+        if let Ok(url) = url
+            && !is_own(&url)
+        {
+            let ask = Ask::new(Method::Get, url, &seen.headers, Bytes::new());
+            self.flights.extend(self.guest.shared.expect(&ask));
+        }
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        // A client that hung up asks for nothing any more.
+        self.guest.shared.expect_no_more(std::mem::take(&mut self.flights));
+    }
 }
 
 /// Answers a request; whatever happens is an answer.
@@ -291,21 +324,6 @@ impl Guest {
     /// Notes what can't be recorded.
     pub(super) fn refuse(&self, what: String) {
         self.shared.refuse(&self.step, what);
-    }
-
-    /// Begins the transfer for a request that the server has not come to yet.
-    fn expect(&self, seen: &Seen, scheme: &str) {
-        let host = seen.headers.get("host").and_then(|host| host.to_str().ok());
-        let url = match host {
-            _ if seen.target.contains("://") => Url::parse(&seen.target),
-            Some(host) => Url::parse(&format!("{scheme}://{host}{}", seen.target)),
-            None => return,
-        };
-        if let Ok(url) = url.map(|url| Ask::new(Method::Get, url, &seen.headers, Bytes::new()))
-            && !is_own(&url.url)
-        {
-            self.shared.expect(&url);
-        }
     }
 
     fn refuse_answering(&self, what: String) -> Response<Served> {

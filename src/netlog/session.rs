@@ -13,6 +13,7 @@ use tokio::task;
 
 use super::ask::{Ask, Key};
 use super::flight::{Flight, Flow, Kept, Previous, State};
+use super::head::Head;
 use super::log::{Log, is_empty};
 use super::replay::Replay;
 use super::reply::{self, Served, Source};
@@ -344,14 +345,29 @@ impl Shared {
     }
 
     /// Begins the transfer for a request that will be asked in a moment.
-    pub(super) fn expect(self: &Arc<Shared>, ask: &Ask) {
+    pub(super) fn expect(self: &Arc<Shared>, ask: &Ask) -> Option<(Key, Arc<Flight>)> {
         if self.replay.is_some() || ask.is_partial() {
-            return;
+            return None;
         }
         let question = ask.whole();
         let mut flights = lock(&self.flights);
         let flight = self.begin(&mut flights, &question);
-        flights.expected.entry(question.key()).or_default().insert(0, flight);
+        let key = question.key();
+        flights.expected.entry(key.clone()).or_default().insert(0, Arc::clone(&flight));
+        Some((key, flight))
+    }
+
+    /// Forgets requests that will not be asked after all.
+    pub(super) fn expect_no_more(&self, expected: Vec<(Key, Arc<Flight>)>) {
+        let mut flights = lock(&self.flights);
+        for (key, flight) in expected {
+            if let Some(waiting) = flights.expected.get_mut(&key) {
+                waiting.retain(|other| !Arc::ptr_eq(other, &flight));
+                if waiting.is_empty() {
+                    flights.expected.remove(&key);
+                }
+            }
+        }
     }
 
     /// Joins the transfer that is under way for the same question, or starts one.
@@ -471,6 +487,9 @@ impl Guest {
             // A part of what has no length yet.
             state = flight.ended().await;
         }
+        if let State::Kept(kept) = &state {
+            self.note_redirect(&ask, &kept.head);
+        }
         match state {
             State::Flowing(flow) => {
                 let (head, length) = (Arc::clone(&flow.head), flow.length);
@@ -498,6 +517,20 @@ impl Guest {
                 reply::text(502, &format!("{} {}: {why}", ask.method, ask.shown.text))
             }
             State::Asked => reply::text(500, "the recorder failed"),
+        }
+    }
+}
+
+impl Guest {
+    /// Names a redirect to where the recorder is not, since all that is heard of it later is that
+    /// nobody is there.
+    fn note_redirect(&self, ask: &Ask, head: &Head) {
+        let target = head.location.as_ref().filter(|_| head.is_redirect());
+        let Some(target) = target.and_then(|location| ask.url.join(location).ok()) else { return };
+        let port = target.port_or_known_default();
+        let is_ours = matches!((target.scheme(), port), ("http", Some(80)) | ("https", Some(443)));
+        if !is_ours {
+            self.refuse(format!("a redirect to {}", super::secret::shown(&target).text));
         }
     }
 }

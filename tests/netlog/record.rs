@@ -252,12 +252,17 @@ fn secrets_reach_neither_record_nor_folder() {
         if request.header("authorization").is_none() && request.target.starts_with("/private") {
             return Reply::new(401).with("WWW-Authenticate", "Basic realm=\"x\"").body("no");
         }
+        if request.target == "/asset" {
+            return Reply::new(302).with("Location", "https://b.test/e?sig=s3cr3t");
+        }
         Reply::new(200).body("yes")
     });
     let bench = Bench::new();
     let step = bench.record(&web);
     let url = "https://me:s3cr3t@a.test/private/x";
+    let asset = "https://me:s3cr3t@a.test/asset";
     assert_eq!(ok(step.curl().args(["--anyauth", url])), b"yes");
+    assert_eq!(ok(step.curl().args(["--location", asset])), b"yes");
     assert_eq!(ok(step.curl().args(["-H", "Cookie: a=s3cr3t", "https://b.test/c"])), b"yes");
     assert_eq!(ok(step.curl().args(["https://b.test/d?access_token=s3cr3t&x=1"])), b"yes");
     assert!(double.seen().iter().any(|request| request.target.contains("s3cr3t")));
@@ -271,14 +276,17 @@ fn secrets_reach_neither_record_nor_folder() {
     assert_eq!(
         told,
         [
+            ("https://a.test/asset", true, 302),
             ("https://a.test/private/x", false, 401),
             ("https://a.test/private/x", true, 200),
             ("https://b.test/c", true, 200),
             ("https://b.test/d?access_token=REDACTED&x=1", true, 200),
+            ("https://b.test/e?sig=REDACTED", true, 200),
         ]
     );
     let step = bench.replay(&web, &record);
     assert_eq!(ok(step.curl().args(["--anyauth", url])), b"yes");
+    assert_eq!(ok(step.curl().args(["--location", asset])), b"yes");
     assert_eq!(step.get("https://b.test/c"), b"yes", "an auditor needs no credentials");
 }
 
@@ -417,7 +425,8 @@ fn another_build_moves_no_body_that_still_holds() {
 
 #[test]
 fn what_cannot_be_recorded_is_refused_and_named() {
-    let (web, double) = web_of(|_, _| Reply::new(200).body("x"));
+    let (web, double) =
+        web_of(|_, _| Reply::new(307).with("Location", "https://b.test:8443/x?token=s3cr3t"));
     let bench = Bench::new();
     let step = bench.record(&web);
     let status = |arguments: &[&str]| {
@@ -447,17 +456,19 @@ fn what_cannot_be_recorded_is_refused_and_named() {
     assert!(
         !run(pinned.args(["-s", "--connect-to", &to, "https://pinned.test/"])).status.success()
     );
+    assert_eq!(status(&["https://a.test/elsewhere"]), "307");
     let record = step.end();
     let what: Vec<&str> = record.refused.iter().map(|refused| refused.what.as_str()).collect();
     let expected = [
         "DELETE on a.test",
         "TLS with `pinned.test`: the program does not trust the build's authority (UnknownCA)",
         "a WebSocket to a.test",
+        "a redirect to https://b.test:8443/x?token=REDACTED",
         "something that is not HTTP on the port of HTTP",
         "something that is not TLS on the port of HTTPS",
     ];
     assert_eq!(what, expected);
-    assert!(double.seen().is_empty() && record.fetches.is_empty());
+    assert_eq!((double.seen().len(), record.fetches.len()), (1, 1));
 }
 
 #[test]
