@@ -31,7 +31,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("plan", &["fault", "oci", "disk", "text", "netlog", "definition", "recipe", "lock"]),
     // Work and verbs: may use all above them.
     ("build", EVERYTHING_BELOW_WORK),
-    ("describe", &["fault", "oci", "transfer", "layer", "netlog", "plan"]),
+    (
+        "describe",
+        &["fault", "oci", "disk", "transfer", "layer", "netlog", "recipe", "lock", "plan"],
+    ),
     ("audit", &["fault", "report", "oci", "disk", "transfer", "layer"]),
     ("ops", EVERYTHING_BELOW_VERBS),
 ];

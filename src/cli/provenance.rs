@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use ocibuild::oci::{Platform, Reference};
 use ocibuild::ops;
 
-use super::Outcome;
 use super::context::Context;
+use super::{Outcome, render};
 
 /// Show how an image was built, as SLSA provenance
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ocibuild provenance ghcr.io/rocker-org/ml | jq .predicate.buildDefinition.internalParameters
+  ocibuild provenance ghcr.io/rocker-org/ml --unpack ml     what it was built from, as a project
   ocibuild provenance --remote ghcr.io/rocker-org/ml --platform linux/arm64 -o ml.intoto.json
 
 A build writes down what it stands on: base, definition, recipes, lock, what its steps fetched, rules,
@@ -30,11 +31,27 @@ pub(crate) struct Args {
     /// Write the statement to a file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Unpack definition, recipes and lock, of an image that was locked, into this new folder
+    #[arg(long, value_name = "DIR", conflicts_with = "output")]
+    unpack: Option<PathBuf>,
     #[command(flatten)]
     credentials: super::push::Credentials,
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    if let Some(folder) = &args.unpack {
+        let options = ops::SourcesOptions {
+            reference: args.reference.clone(),
+            remote: args.remote,
+            platform: args.platform.clone(),
+            folder: context.absolute(folder),
+            access: args.credentials.access(context)?,
+        };
+        let unpacked = ops::sources(&options, &context.ops())?;
+        return render::result(&unpacked, context.json, |unpacked| {
+            format!("{}\n", unpacked.folder.display())
+        });
+    }
     let options = ops::ProvenanceOptions {
         reference: args.reference.clone(),
         remote: args.remote,

@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// blobs: what wants them (a push elsewhere, an export) fetches them again
     #[arg(long)]
     pub(crate) unpack: bool,
+    /// Bring what the image's steps were given by the network, too, as `push --inputs` has sent it
+    #[arg(long)]
+    inputs: bool,
     /// How many blobs travel at once
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
@@ -36,6 +39,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         reference: args.reference.clone(),
         platforms: args.platform.clone(),
         unpack: args.unpack,
+        inputs: args.inputs,
         jobs: usize::from(args.jobs),
         access: args.credentials.access(context)?,
     };

@@ -17,6 +17,7 @@ Examples:
   ocibuild push ghcr.io/rocker-org/cuda          the image, and to its further destinations
   ocibuild push localhost:5000/ml --only         to this registry only
   ocibuild push ghcr.io/rocker-org/ml --by-digest   no tag: the platforms built here, for `index`
+  ocibuild push --inputs ghcr.io/me/ml           with all that building it again takes
   ocibuild push --require-branch main            tags move from main alone
   ocibuild push ghcr.io/rocker-org/ml --dry-run     what would be sent, and which tags would move
   echo $TOKEN | ocibuild push ghcr.io/me/ml --username me --password-stdin")]
@@ -43,9 +44,8 @@ pub(crate) struct Args {
     /// Ask the destinations what they have, print what would be sent and moved, and do nothing
     #[arg(long, conflicts_with = "digest_file")]
     dry_run: bool,
-    /// What to attach of what is known of images that were built here
-    #[arg(long, value_name = "WHAT", default_value = "all")]
-    attest: Attest,
+    #[command(flatten)]
+    along: Along,
     /// How many blobs travel at once, to all destinations together
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
@@ -56,10 +56,25 @@ pub(crate) struct Args {
     credentials: Credentials,
 }
 
+/// What goes along with an image.
+#[derive(Debug, clap::Args)]
+struct Along {
+    /// What to attach of what is known of images that were built here
+    #[arg(long, value_name = "WHAT", default_value = "all")]
+    attest: Attest,
+    /// Attach the bodies that the lock lists, too, with which the image can be built again offline
+    #[arg(long)]
+    inputs: bool,
+    /// Attach inputs even if some came with credentials
+    #[arg(long, requires = "inputs")]
+    yes: bool,
+}
+
 /// What goes with an image.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(crate) enum Attest {
-    /// A list of its packages (SBOM), and how it was built (provenance)
+    /// A list of its packages (SBOM), how it was built (provenance); of a locked one its definition,
+    /// recipes and lock
     All,
     /// How it was built
     Provenance,
@@ -122,7 +137,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         by_digest: args.by_digest,
         tags: args.tag.clone(),
         hold_tags: held.holds(),
-        attest: args.attest.into(),
+        attest: args.along.attest.into(),
+        inputs: match (args.along.inputs, args.along.yes) {
+            (false, _) => ops::Inputs::None,
+            (true, false) => ops::Inputs::Public,
+            (true, true) => ops::Inputs::All,
+        },
         jobs: usize::from(args.jobs),
         access: args.credentials.access(context)?,
     };

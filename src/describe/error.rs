@@ -1,9 +1,12 @@
 //! What can go wrong while an image is described.
 
+use std::io;
+use std::path::PathBuf;
+
 use super::sign;
-use crate::fault::{Fault, Kind};
+use crate::fault::{self, Fault, Kind};
 use crate::oci::{Digest, json};
-use crate::{layer, transfer};
+use crate::{disk, layer, transfer};
 
 /// An image could not be described.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,32 @@ pub enum Error {
         /// Its type.
         media_type: String,
     },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// A file of a recipe that is not what it was when the build began.
+    #[error("`{}` has changed since the build began", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A recipe that lies elsewhere.
+    #[error("`{}` lies outside of the project's folder `{}`", path.display(), root.display())]
+    Outside {
+        /// The file.
+        path: PathBuf,
+        /// The folder above the definition's.
+        root: PathBuf,
+    },
+    /// A tar of a project could not be written or read.
+    #[error("cannot pack or unpack the project")]
+    Tar(#[source] io::Error),
+    /// A tar of a project holds what is none of a project's.
+    #[error("the project holds `{}`, which is refused", name.display())]
+    Stray {
+        /// The entry.
+        name: PathBuf,
+    },
     /// A signature could not be made.
     #[error(transparent)]
     Sign(#[from] sign::Error),
@@ -36,7 +65,12 @@ impl Fault for Error {
             Error::Transfer(error) => error.kind(),
             Error::Layer(error) => error.kind(),
             Error::Sign(error) => error.kind(),
-            Error::NoLayer { .. } => Kind::Failed,
+            Error::Disk(error) => error.kind(),
+            Error::Tar(error) => fault::kind_of_io(error),
+            Error::NoLayer { .. }
+            | Error::Changed { .. }
+            | Error::Outside { .. }
+            | Error::Stray { .. } => Kind::Failed,
             Error::Encode(_) => Kind::Bug,
         }
     }
@@ -46,7 +80,13 @@ impl Fault for Error {
             Error::Transfer(error) => error.hint(),
             Error::Layer(error) => error.hint(),
             Error::Sign(error) => error.hint(),
-            Error::NoLayer { .. } | Error::Encode(_) => None,
+            Error::Disk(error) => error.hint(),
+            Error::Tar(error) => fault::hint_of_io(error),
+            Error::Changed { .. } => Some("build again".to_owned()),
+            Error::NoLayer { .. }
+            | Error::Outside { .. }
+            | Error::Stray { .. }
+            | Error::Encode(_) => None,
         }
     }
 }

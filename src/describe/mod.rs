@@ -9,6 +9,7 @@ pub mod packages;
 pub mod provenance;
 mod purl;
 pub mod sign;
+pub mod sources;
 mod spdx;
 pub mod statement;
 

@@ -3,13 +3,14 @@
 use serde_json::Value;
 
 use crate::describe::sign::{Bundle, Simple};
+use crate::describe::sources::SOURCES;
 use crate::describe::{Artifact, Statement, statement};
-use crate::oci::{Digest, Document, media_type};
+use crate::oci::{Descriptor, Digest, Document, Platform, Reference, media_type};
 use crate::registry::Repository;
 use crate::store::Store;
 use crate::transfer::{self, Source};
 
-use super::{Context, Error};
+use super::{Access, Context, Error, inspect};
 
 /// The type of an attached SPDX document in JSON.
 pub(super) const SPDX: &str = "application/spdx+json";
@@ -35,7 +36,7 @@ pub(super) fn list(registry: &Repository, subject: Digest) -> Result<Vec<Attache
     for mut entry in registry.referrers(subject)? {
         let Some(kind) = entry.rest.get("artifactType").and_then(Value::as_str) else { continue };
         let artifact_type = kind.to_owned();
-        if !Bundle::is_type(kind) && !matches!(kind, SPDX | STATEMENT) {
+        if !Bundle::is_type(kind) && !matches!(kind, SPDX | STATEMENT | SOURCES) {
             continue;
         }
         media_type::MANIFEST.clone_into(&mut entry.media_type);
@@ -45,6 +46,54 @@ pub(super) fn list(registry: &Repository, subject: Digest) -> Result<Vec<Attache
         found.push(Attached { artifact_type, bytes });
     }
     Ok(found)
+}
+
+/// Whose document is wanted.
+pub(super) struct Wanted<'a> {
+    /// The image.
+    pub(super) reference: &'a Reference,
+    /// The platform; `None` is this machine's, or the only one.
+    pub(super) platform: Option<&'a Platform>,
+    /// Ask the registry even where the store has an image of that name.
+    pub(super) remote: bool,
+    /// How to reach the registry.
+    pub(super) access: &'a Access,
+    /// The kind that it is kept under in the store.
+    pub(super) kind: &'a str,
+}
+
+/// Finds a document beside an image: in the store, else in its registry, where `read` tells it from
+/// what else is attached. Returns the image's digest, too.
+pub(super) fn find(
+    wanted: &Wanted<'_>,
+    read: &dyn Fn(&Attached, Digest) -> Option<Vec<u8>>,
+    context: &Context<'_>,
+) -> Result<(Digest, Option<Vec<u8>>), Error> {
+    let Wanted { reference, platform, .. } = wanted;
+    let store = context.open()?;
+    let registries = wanted.access.registries([*reference], context)?;
+    let found = if wanted.remote { None } else { store.resolve(reference)? };
+    let of = |list: &[Attached], digest| list.iter().find_map(|one| read(one, digest));
+    if let Some(descriptor) = found {
+        let document = Source::document(&store, &descriptor)?;
+        let here = |entry: &Descriptor| store.has_whole(entry);
+        let chosen = inspect::choose(reference, *platform, &document, &store, &here)?;
+        let digest = chosen.entry.digest;
+        if let Some(bytes) = kept(digest, wanted.kind, &store)? {
+            return Ok((digest, Some(bytes)));
+        }
+        // A pulled image's is still there; of others the name need not be a registry's.
+        let list = list(&registries.open(reference), digest).unwrap_or_else(|error| {
+            context.report.detail(&format!("{reference}: {error}"));
+            Vec::new()
+        });
+        return Ok((digest, of(&list, digest)));
+    }
+    let registry = registries.open(reference);
+    let document = registry.document(&registry.resolve(reference)?)?;
+    let chosen = inspect::choose(reference, *platform, &document, &registry, &|_| true)?;
+    let digest = chosen.entry.digest;
+    Ok((digest, of(&list(&registry, digest)?, digest)))
 }
 
 /// Returns the statement that an attached document makes of an image, if it is one without a
@@ -119,7 +168,7 @@ pub(super) fn kept(subject: Digest, kind: &str, store: &Store) -> Result<Option<
 /// now; returns what was sent or was there.
 pub(super) fn push_kept(
     document: &Document,
-    only: Option<&str>,
+    wanted: &dyn Fn(&str) -> bool,
     registry: &Repository,
     store: &Store,
     context: &Context<'_>,
@@ -134,7 +183,7 @@ pub(super) fn push_kept(
     let mut sent = Vec::new();
     for subject in subjects {
         for (kind, entry) in store.referrers(&subject)? {
-            if only.is_some_and(|only| only != kind) {
+            if !wanted(&kind) {
                 continue;
             }
             let document = store.document(&entry)?;

@@ -24,7 +24,7 @@ use super::access::Origins;
 use super::ahead::Ahead;
 use super::base::Found;
 use super::shell::Failed;
-use super::{Access, Context, DiskPlan, Error, base, provenance, publish, room};
+use super::{Access, Context, DiskPlan, Error, base, inputs, provenance, publish, room};
 
 /// What to build, and how.
 #[derive(Clone, Debug)]
@@ -468,6 +468,7 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
         provenance::record(plan, &job.sources, built, &how, &store)?;
     }
     let manifests: Vec<Descriptor> = built.iter().map(|one| one.manifest.clone()).collect();
+    inputs::keep(&job.sources, &manifests, &store, context.report.as_ref())?;
     let (digest, complete) = if options.unnamed {
         leave_unnamed(definition, &manifests, &store)?
     } else {

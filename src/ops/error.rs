@@ -162,6 +162,24 @@ pub enum Error {
         #[source]
         source: describe::sign::Error,
     },
+    /// Inputs that came with credentials, and may be nobody else's business.
+    #[error(
+        "inputs of {image} came with credentials, and whoever reads the image would read them:\n  {urls}"
+    )]
+    Private {
+        /// The image.
+        image: Reference,
+        /// Their addresses.
+        urls: String,
+    },
+    /// An input that the store has no more.
+    #[error("the store does not have {digest}, which {url} gave")]
+    NoInput {
+        /// Its address.
+        url: String,
+        /// Its digest.
+        digest: crate::oci::Digest,
+    },
     /// What goes with an image is not there.
     #[error("{image} has no {what} beside it")]
     NotAttached {
@@ -288,6 +306,12 @@ impl Fault for Error {
                 "free space there, run `ocibuild gc`, or choose another place with --store".to_owned(),
             ),
             Error::Key { source, .. } => source.hint(),
+            Error::Private { .. } => {
+                Some("--yes sends them all the same; without --inputs none are sent".to_owned())
+            }
+            Error::NoInput { .. } => {
+                Some("`ocibuild build --locked --no-cache` fetches what is missing".to_owned())
+            }
             Error::NotAttached { .. } => Some(
                 "a build writes it down and `ocibuild push` sends it, unless told not to"
                     .to_owned(),

@@ -15,10 +15,9 @@ use crate::oci::{Descriptor, Digest, Hasher, Platform, Reference};
 use crate::plan::{self, Ownership, Plan, Sources};
 use crate::recipe::{Action, Node, Pin};
 use crate::store::Store;
-use crate::transfer::Source as _;
 
-use super::attach::{self, STATEMENT};
-use super::{Access, Context, Error, inspect};
+use super::attach::{self, Attached, STATEMENT};
+use super::{Access, Context, Error};
 
 /// Of all that refers to an image of the store, how it was built.
 pub(super) const KIND: &str = "provenance";
@@ -184,35 +183,25 @@ pub struct ProvenanceOptions {
 /// Returns the statement of how an image was built, as it lies beside the image in the store or in its
 /// registry. Signatures are not looked at.
 pub fn provenance(options: &ProvenanceOptions, context: &Context<'_>) -> Result<Vec<u8>, Error> {
-    let ProvenanceOptions { reference, platform, .. } = options;
-    let store = context.open()?;
-    let found = if options.remote { None } else { store.resolve(reference)? };
-    let missing = |digest| Error::NotAttached { what: "provenance", image: reference.at(digest) };
-    if let Some(descriptor) = found {
-        let document = crate::transfer::Source::document(&store, &descriptor)?;
-        let here = |entry: &Descriptor| store.has_whole(entry);
-        let chosen = inspect::choose(reference, platform.as_ref(), &document, &store, &here)?;
-        let digest = chosen.entry.digest;
-        return attach::kept(digest, KIND, &store)?.ok_or_else(|| missing(digest));
-    }
-    let registries = options.access.registries([reference], context)?;
-    let registry = registries.open(reference);
-    let document = registry.document(&registry.resolve(reference)?)?;
-    let chosen = inspect::choose(reference, platform.as_ref(), &document, &registry, &|_| true)?;
-    let digest = chosen.entry.digest;
-    for one in attach::list(&registry, digest)? {
-        let bytes = if Bundle::is_type(&one.artifact_type) {
-            let Ok(bundle) = Bundle::read(&one.bytes) else { continue };
-            bundle.unverified().to_vec()
-        } else {
-            one.bytes
-        };
-        let is_it = Statement::read(&bytes).is_some_and(|read| {
-            read.predicate_type == statement::PROVENANCE && read.is_about(digest)
-        });
-        if is_it {
-            return Ok(bytes);
-        }
-    }
-    Err(missing(digest))
+    let wanted = attach::Wanted {
+        reference: &options.reference,
+        platform: options.platform.as_ref(),
+        remote: options.remote,
+        access: &options.access,
+        kind: KIND,
+    };
+    let (digest, found) = attach::find(&wanted, &statement_of, context)?;
+    let image = options.reference.at(digest);
+    found.ok_or(Error::NotAttached { what: "provenance", image })
+}
+
+/// Returns the statement of how an image was built, if that is what is attached.
+fn statement_of(one: &Attached, image: Digest) -> Option<Vec<u8>> {
+    let bytes = if Bundle::is_type(&one.artifact_type) {
+        Bundle::read(&one.bytes).ok()?.unverified().to_vec()
+    } else {
+        one.bytes.clone()
+    };
+    let read = Statement::read(&bytes)?;
+    (read.predicate_type == statement::PROVENANCE && read.is_about(image)).then_some(bytes)
 }

@@ -15,7 +15,7 @@ use crate::transfer::{self, Sink, Source};
 
 use super::Access;
 use super::access::Origins;
-use super::{Context, Error, attach, inspect, provenance, sbom};
+use super::{Context, Error, attach, inputs, inspect, provenance, sbom};
 
 /// What to push.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct PushOptions {
     pub hold_tags: bool,
     /// What to send along of what is known of the images.
     pub attest: Attest,
+    /// Whether the inputs that the lock lists go along.
+    pub inputs: Inputs,
     /// How many blobs travel at once, to all destinations together.
     pub jobs: usize,
     /// How to reach registries.
@@ -41,6 +43,16 @@ pub struct PushOptions {
 }
 
 impl PushOptions {
+    /// Tells whether what refers to an image of the store in a kind goes along.
+    fn sends(&self, kind: &str) -> bool {
+        match (kind, self.attest) {
+            (inputs::INPUTS_KIND, _) => self.inputs != Inputs::None,
+            (_, Attest::All) => true,
+            (kind, Attest::Provenance) => kind == provenance::KIND,
+            (_, Attest::None) => false,
+        }
+    }
+
     /// Pushes everything that was built to where its definition says.
     pub fn new(access: Access) -> PushOptions {
         PushOptions {
@@ -51,6 +63,7 @@ impl PushOptions {
             tags: Vec::new(),
             hold_tags: false,
             attest: Attest::All,
+            inputs: Inputs::None,
             jobs: 4,
             access,
         }
@@ -60,13 +73,25 @@ impl PushOptions {
 /// What goes with an image that was built here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attest {
-    /// Its packages, and how it was built.
+    /// Its packages, how it was built, and of a locked one definition, recipes and lock.
     #[default]
     All,
     /// How it was built, which takes no reading of layers.
     Provenance,
     /// Nothing.
     None,
+}
+
+/// Which inputs of a locked image go along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inputs {
+    /// None.
+    #[default]
+    None,
+    /// All, unless one came with credentials, which is an error.
+    Public,
+    /// All.
+    All,
 }
 
 /// What was pushed where.
@@ -123,6 +148,12 @@ pub fn push(options: &PushOptions, context: &Context<'_>) -> Result<Pushed, Erro
     let (_, ways) = ways(options, &store, context)?;
     let mut pushed = Pushed { done: Vec::new(), failure: None };
     for of_image in &ways {
+        if let (Inputs::Public | Inputs::All, Some(way)) = (options.inputs, of_image.first()) {
+            let yes = options.inputs == Inputs::All;
+            for document in way.documents.iter() {
+                inputs::keep_inputs(&way.image, document, yes, &store)?;
+            }
+        }
         if let (Attest::All, Some(way)) = (options.attest, of_image.first()) {
             for document in way.documents.iter() {
                 sbom::keep(&way.image, document, &way.origins, &store, context)?;
@@ -195,7 +226,7 @@ fn push_image(
     let jobs = (options.jobs / hosts.len().max(1)).max(1);
     let sent = Mutex::new(Vec::new());
     let send = |ways: &[&Way<'_>]| -> Vec<Sent> {
-        ways.iter().map(|way| way.send(jobs, options.attest, store, context)).collect()
+        ways.iter().map(|way| way.send(jobs, options, store, context)).collect()
     };
     thread::scope(|scope| {
         for ways in hosts.values() {
@@ -246,7 +277,7 @@ impl Way<'_> {
     fn send(
         &self,
         jobs: usize,
-        attest: Attest,
+        what: &PushOptions,
         store: &Store,
         context: &Context<'_>,
     ) -> Result<Vec<PushReport>, Error> {
@@ -262,11 +293,8 @@ impl Way<'_> {
             };
             let summary = transfer::copy(store, &self.registry, document, &[], &copy, report)?;
             note_origins(store, document, destination)?;
-            let only = (attest == Attest::Provenance).then_some(provenance::KIND);
-            let attached = match attest {
-                Attest::None => Vec::new(),
-                _ => attach::push_kept(document, only, &self.registry, store, context)?,
-            };
+            let wanted = |kind: &str| what.sends(kind);
+            let attached = attach::push_kept(document, &wanted, &self.registry, store, context)?;
             reports.push(PushReport {
                 image: image.clone(),
                 destination: destination.clone(),

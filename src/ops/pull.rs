@@ -10,7 +10,7 @@ use crate::registry::Repository;
 use crate::store::Store;
 use crate::transfer::{self, Source};
 
-use super::{Access, Context, DiskPlan, Error, inspect, room};
+use super::{Access, Context, DiskPlan, Error, inputs, inspect, room};
 
 /// What to pull.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct PullOptions {
     pub platforms: Vec<Platform>,
     /// Unpack the layers, and keep no blobs of them.
     pub unpack: bool,
+    /// Bring what its steps were given, too.
+    pub inputs: bool,
     /// How many blobs travel at once.
     pub jobs: usize,
     /// How to reach the registry.
@@ -104,6 +106,10 @@ pub fn pull(options: &PullOptions, context: &Context<'_>) -> Result<PullReport, 
         digests.extend(manifest.layers.iter().map(|layer| layer.digest));
     }
     store.add_origins(&digests, &options.reference)?;
+    if options.inputs {
+        let report = context.report.as_ref();
+        inputs::pull_inputs(&options.reference, &document, &registry, &store, report)?;
+    }
     Ok(PullReport {
         reference: options.reference.clone(),
         digest: document.digest(),

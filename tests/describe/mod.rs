@@ -1,6 +1,7 @@
 //! What goes with an image: its packages against what their managers say, signatures against openssl
 //! and the specifications.
 
+mod inputs;
 mod listing;
 mod packages;
 mod provenance;
