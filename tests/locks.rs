@@ -339,6 +339,40 @@ fn what_no_url_gives_any_more_comes_from_where_the_image_was_pushed() {
     assert!(stderr.contains(ONE), "{stderr}");
 }
 
+/// The repository's definition, for this machine alone.
+fn debian_r(who: Who) -> Project {
+    let project = Project::of_the_repository(who);
+    let path = "manifests/debian-r.toml";
+    let text = std::fs::read_to_string(project.path(path)).unwrap();
+    project.write(path, text.replace(", \"linux/arm64\"]", "]"));
+    project
+}
+
+#[test]
+fn r_on_debian_is_locked_by_root_and_built_by_a_user_with_one_id_both_without_a_network() {
+    let root = debian_r(Who::Root);
+    root.run(&["lock", "debian-r"]).ok();
+    let lock = std::fs::read_to_string(root.path("manifests/debian-r.lock")).unwrap();
+    let alone = |project: &Project| {
+        let line = ["build", "debian-r", "--locked", "--offline"];
+        Ran::of(&mut project.command_under(&["unshare", "--net"], &line)).ok()
+    };
+    let digest = alone(&root);
+
+    // Of all that root has the user gets the lock and the bodies that it lists.
+    let user = debian_r(Who::Single);
+    user.write("manifests/debian-r.lock", &lock);
+    let bodies = lock.split("digest = \"sha256:").skip(2);
+    for hex in bodies.filter_map(|rest| rest.split('"').next()) {
+        let blob = format!("store/blobs/sha256/{hex}");
+        std::fs::copy(root.path(&blob), user.path(&blob)).unwrap();
+    }
+    assert_eq!(alone(&user), digest);
+    let kept = root.run(&["gc", "--keep", "0"]).ok();
+    assert!(kept.contains(" inputs take "), "{kept}");
+    assert_eq!(alone(&root), digest);
+}
+
 #[test]
 fn a_changed_body_in_the_store_is_not_given_to_a_step() {
     let (project, web) = two_layers(Who::Root);
