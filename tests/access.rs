@@ -66,6 +66,80 @@ fn a_step_of_another_user_may_no_more_with_one_id() {
     }
 }
 
+/// The same for who becomes another user in a step that begins as root.
+#[test]
+fn who_becomes_another_user_may_no_more_with_one_id() {
+    let script = format!(
+        "{SET_UP}
+        exec setpriv --reuid 1000 --regid 1000 --init-groups env HOME=/home/u sh -c \"$TRIES\""
+    );
+    let step = Step::new(&script).with("env", json!({ "LC_ALL": "C.UTF-8", "TRIES": TRIES }));
+    let said = steps_alike(&[step.with("workdir", json!("/root"))], &|_| ());
+    assert_eq!(said[1], "1 Permission denied - cat /etc/shadow");
+    assert!(said.iter().any(|found| found == "1  - test -w /usr/lib"), "{said:#?}");
+}
+
+/// Whoever is watched for that ends, stops, forks and gets signals as if nobody watched.
+#[test]
+fn who_becomes_another_user_goes_on_like_anybody() {
+    let script = r#"exec 2>&1; cd /tmp
+        useradd -m -u 1000 u; chown u /usr/bin/small; chmod 4755 /usr/bin/small
+        su nobody -s /bin/sh -c 'cat /etc/shadow; cat /etc/hostname >/dev/null && echo read'
+        /usr/bin/small id -u; /usr/bin/small cat /etc/shadow
+        cat >watched <<'END'
+        sleep 100 & kill -STOP $!; kill -CONT $!; kill $!; wait $!; echo $?
+        sh -c 'kill -STOP $$; echo woken' & while ! grep -qi 'State:.t' /proc/$!/status; do :; done
+        kill -CONT $!; wait $!; echo $?
+        timeout -s INT 0.2 sleep 100; echo $?
+        sh -c 'trap "echo trapped; exit 3" TERM; kill $$; exit 4'; echo $?
+        sh -c 'kill -SEGV $$'; echo $?
+        seq 200 | xargs -P8 -n1 sh -c 'cat /etc/passwd | wc -l; test -r /etc/shadow && echo yes' | sort | uniq -c
+        perl -e 'use POSIX; use Time::HiRes "setitimer", "ITIMER_REAL";
+            sigaction(SIGALRM, POSIX::SigAction->new(sub { $n++ }, POSIX::SigSet->new, SA_RESTART));
+            setitimer(ITIMER_REAL, 0.01, 0.01); for (1..1000) { open(F, "<", "/etc/passwd") or $bad++; close F;
+            -e "/etc/none" and $bad++; } setitimer(ITIMER_REAL, 0); print "bad ", $bad + 0, " ", $n > 0, "\n"'
+        perl -e 'for (1..300) { if (!fork) { exec "/bin/true" } wait; $s += $? } print "$s
+"'
+        nohup sh -c 'sleep 0.1; echo late >/tmp/late' >/dev/null & exit 7
+END
+        setpriv --reuid 1000 --regid 1000 --clear-groups sh watched; echo $?
+        while ! test -s /tmp/late; do sleep 0.1; done; stat -c %U /tmp/late
+        perl -e '$) = "33 33"; $> = 33; open(F, "/etc/shadow") and print "read
+"; $> = 0; open(F, "/etc/shadow") and print "again
+"'
+        perl -e 'for $i (1..200) { next if fork; $) = $i; $> = $i; $is = $> == $i; $> = 0; open(F, ">", "p$i");
+            chown($i, 7, "p$i"); exit($is && (stat "p$i")[4] == $i ? 0 : 1) } while (wait > 0) { $s += $? } print "all $s\n"'
+        setpriv --reuid 1000 --regid 1000 --clear-groups /usr/bin/small32; echo $?"#;
+    let said = steps_alike(&[Step::new(script)], &|base| {
+        let compile = |name: &str, source: &str, options: &[&str]| {
+            let program = base.join("usr/bin").join(name);
+            let file = program.with_extension("c");
+            std::fs::write(&file, source).unwrap();
+            run(Command::new("gcc")
+                .args(["-static", "-w", "-o"])
+                .arg(&program)
+                .arg(&file)
+                .args(options));
+            std::fs::remove_file(&file).unwrap();
+            run(Command::new("chown").arg("--reference").arg(base.join("usr/bin")).arg(&program));
+        };
+        compile("small", "int main(int c, char **v) { execvp(v[1], v + 1); return 1; }", &[]);
+        compile("small32", OPENS, &["-m32", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]);
+    });
+    for line in ["bad 0 1", "cat: /etc/shadow: Permission denied", "again", "all 0", "13"] {
+        assert!(said.iter().any(|found| found == line), "{line}: {said:#?}");
+    }
+}
+
+/// A program of 32 bits that ends with the error that it gets.
+const OPENS: &str = r#"
+static int call(int n, int a, int b, int c) {
+    int r; __asm__ volatile("int $0x80" : "=a"(r) : "a"(n), "b"(a), "c"(b), "d"(c) : "memory");
+    return r;
+}
+void _start(void) { call(1, -call(5, (int)"/etc/shadow", 0, 0), 0, 0); }
+"#;
+
 /// The system calls, as perl makes them, that set a file's capabilities and ask for them.
 const CAPABILITIES: &str = r#"exec 2>&1
     set_cap() { perl -e '$v = pack("H*", "0100000200200000000000000000000000000000");

@@ -79,7 +79,12 @@ pub(crate) fn steps_alike(steps: &[Step], prepare: &dyn Fn(&Path)) -> Vec<String
     });
     let [root, single] = &mut both;
     let differ: Vec<_> = root.0.iter().zip(&single.0).filter(|(a, b)| a != b).collect();
-    assert!(differ.is_empty() && root.0.len() == single.0.len(), "{differ:#?} {root:?} {single:?}");
+    assert!(
+        differ.is_empty() && root.0.len() == single.0.len(),
+        "{differ:#?} {} {}",
+        root.2,
+        single.2
+    );
     // What root may do natively the other has remembered; both are told in one way.
     let differ: Vec<_> = root.1.iter().zip(&single.1).filter(|(a, b)| a != b).take(20).collect();
     assert!(differ.is_empty() && root.1.len() == single.1.len(), "{differ:#?}");

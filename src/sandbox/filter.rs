@@ -82,6 +82,7 @@ const ARGUMENT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
 const NOTIFY: u32 = 0x7fc0_0000;
+const TRACE: u32 = 0x7ff0_0000;
 
 fn answer(answer: Answer) -> u32 {
     match answer {
@@ -207,6 +208,26 @@ pub(super) fn program(watch: Watch) -> Vec<sock_filter> {
         rules(&mut filter, Arch::I386, |row| row.2, watch);
     }
     filter.push(give(answer(Answer::Absent)));
+    filter
+}
+
+/// Returns the filter that a process gets besides which believes to be another than root. Of two
+/// filters the one that has a call answered wins over the one that hands it to a tracer.
+pub(super) fn second() -> Vec<sock_filter> {
+    let mut filter = Vec::new();
+    for (architecture, audit) in [(Arch::X86_64, X86_64), (Arch::I386, I386)] {
+        let mut body = vec![load(NUMBER)];
+        for row in supervise::CALLS.iter().filter(|row| supervise::is_for_others(row)) {
+            if let Ok(number) = u32::try_from(row.3[architecture as usize]) {
+                body.extend(ask(number, TRACE, When::Always));
+            }
+        }
+        body.push(give(ALLOW));
+        let length = u8::try_from(body.len()).unwrap_or(u8::MAX);
+        filter.extend([load(ARCHITECTURE), when(audit, length)]);
+        filter.extend(body);
+    }
+    filter.push(give(ALLOW));
     filter
 }
 

@@ -330,6 +330,11 @@ pub(super) fn find(arch: Arch, number: i32) -> Option<&'static Row> {
     CALLS.iter().find(|row| row.3[arch as usize] == number)
 }
 
+/// Tells whether a call is to be looked at where another than root makes it, if it isn't anyway.
+pub(in crate::sandbox) fn is_for_others(row: &Row) -> bool {
+    matches!(row.1, Theme::Access | Theme::Move) || matches!(row.0, Op::Open | Op::Openat)
+}
+
 /// Tells when a scope wants a call answered. `by_path` is where owners of files are known by path;
 /// `strict`, where the step begins as another than root.
 pub(in crate::sandbox) fn wanted(

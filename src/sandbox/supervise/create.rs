@@ -324,8 +324,7 @@ fn unnamed(
 /// Gives the process a file that it asked to open with `flags`.
 fn hand_over(call: &Call<'_>, file: &OwnedFd, flags: u64) -> Handled {
     let close = id(flags).cast_signed() & libc::O_CLOEXEC != 0;
-    kernel::answer_with_fd(call.step.listener, call.id, file.as_fd(), close)
-        .map_err(|error| errno(&error))
+    call.give(file.as_fd(), close)
 }
 
 /// Gives what the supervisor made the ids of the process: it is root, and the process may not be.

@@ -140,7 +140,7 @@ impl Credentials {
             ids.files = ids.effective;
         }
         self.keeps = false;
-        self.capable = self.user.effective == 0 || self.user.real == 0;
+        self.capable = self.user.effective == 0;
     }
 
     /// Tells whether it is in a group.

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
 use std::sync::{Barrier, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -15,10 +16,13 @@ use super::kernel::{self, Answer, Receiver};
 use super::owners::{Ownership, View, below};
 use super::step::{Call, Handled, Step};
 use super::tracee::look_at;
-use super::{access, chown, create, exec, ids, moves, socket, stat, write, xattr};
+use super::{access, chown, create, exec, ids, moves, socket, stat, trace, write, xattr};
 
 /// How many threads answer.
 const THREADS: usize = 4;
+
+/// Whether those who aren't root can be traced.
+const TRACES: bool = cfg!(target_arch = "x86_64");
 
 /// What a supervisor is given.
 #[derive(Debug)]
@@ -47,7 +51,8 @@ pub(in crate::sandbox) fn supervise(
         let first = Credentials::new(uid, gid, groups);
         let step = Step::new(with.ownership, with.listener.as_fd(), root, first)
             .map_err(io::Error::from_raw_os_error)?;
-        let (step, turn, apart) = (&step, &Turn::default(), &Barrier::new(threads));
+        let (step, turn, apart) =
+            (&step, &Turn::default(), &Barrier::new(threads + usize::from(TRACES)));
         std::thread::scope(|scope| {
             let workers: Vec<_> = (1..threads)
                 .map(|_| {
@@ -60,6 +65,17 @@ pub(in crate::sandbox) fn supervise(
                     })
                 })
                 .collect();
+            if TRACES {
+                let (usher, requests) = channel();
+                step.set_usher(Some(usher));
+                scope.spawn(move || {
+                    let result = kernel::leave_shared_folders();
+                    apart.wait();
+                    if result.is_ok() {
+                        trace::usher(scope, step, requests);
+                    }
+                });
+            }
             apart.wait();
             ready();
             let mut result = answer_all(step, turn, more);
@@ -67,6 +83,7 @@ pub(in crate::sandbox) fn supervise(
                 let other = worker.join().unwrap_or_else(|_| Err(io::Error::other("a panic")));
                 result = result.and(other);
             }
+            step.set_usher(None);
             result
         })
     };
@@ -197,7 +214,7 @@ fn answer_all(step: &Step<'_>, turn: &Turn, more: &(dyn Fn() + Sync)) -> io::Res
     Ok(())
 }
 
-fn answer(call: &Call<'_>, theme: Theme) -> Answer {
+pub(super) fn answer(call: &Call<'_>, theme: Theme) -> Answer {
     let handle = |call: &Call<'_>| {
         if matches!(call.op, Op::Execve | Op::Execveat) {
             call.begin()?;

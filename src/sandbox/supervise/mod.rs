@@ -8,8 +8,8 @@
 //! kernel's is given back to it.
 //!
 //! A process that believes to be another than root may do what such a one may (`access`), as far as
-//! its calls are stopped: all of them in a step that begins as another user; in one that begins as
-//! root those that root's are stopped for, too, but not mere reading.
+//! its calls are stopped: by the step's filter in a step that begins as another user, by a tracer in
+//! one that begins as root (`trace`, on x86-64).
 //!
 //! Not imitated: `Uid:` in `/proc/PID/status`; the ids that sockets and `inotify` tell; the kind of a
 //! device node in a folder's listing; who may signal whom.
@@ -27,14 +27,16 @@ mod listener;
 mod moves;
 mod owners;
 mod parents;
+mod ptrace;
 mod socket;
 mod stat;
 mod step;
+mod trace;
 mod tracee;
 mod write;
 mod xattr;
 
-pub(super) use calls::{Arch, CALLS, Theme, When, wanted};
+pub(super) use calls::{Arch, CALLS, Theme, When, is_for_others, wanted};
 pub(super) use kernel::install_listener;
 pub(super) use listener::{Supervised, supervise};
 pub use owners::{Ownership, Scope};

@@ -42,6 +42,5 @@ pub(super) fn call(call: &Call<'_>) -> Handled {
     }
     let socket = kernel::socket(domain, kind, protocol).map_err(|error| errno(&error))?;
     let close = kind & libc::SOCK_CLOEXEC != 0;
-    kernel::answer_with_fd(call.step.listener, call.id, socket.as_fd(), close)
-        .map_err(|error| errno(&error))
+    call.give(socket.as_fd(), close)
 }

@@ -7,12 +7,14 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::calls::{Arch, Op};
 use super::credentials::Credentials;
 use super::kernel::{self, Answer, Notice, Status};
 use super::owners::{Ownership, Scope, View};
+use super::trace::Request;
 use super::tracee::{At, Errno, Place, Tracee, errno, look_at};
 use crate::rootfs::Record;
 
@@ -42,6 +44,8 @@ pub(super) struct Step<'s> {
     pub(super) chroots: AtomicBool,
     /// Set when the step must run again with a wider scope.
     pub(super) wants_more: AtomicBool,
+    /// Who has threads traced.
+    usher: Mutex<Option<Sender<Request>>>,
 }
 
 impl<'s> Step<'s> {
@@ -69,7 +73,24 @@ impl<'s> Step<'s> {
             others,
             chroots,
             wants_more,
+            usher: Mutex::new(None),
         })
+    }
+
+    /// Has threads traced from now on, or, with none, no longer.
+    pub(super) fn set_usher(&self, usher: Option<Sender<Request>>) {
+        *self.usher.lock().unwrap_or_else(PoisonError::into_inner) = usher;
+    }
+
+    /// Has a thread traced, unless it is.
+    fn trace(&self, tracee: Tracee) {
+        let usher = self.usher.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(usher) = usher.filter(|_| tracee.is_traced() == Ok(false)) else { return };
+        let (done, is_done) = channel();
+        if usher.send(Request { thread: tracee.pid, done }).is_ok() {
+            // Whether it worked or not, an end is what is waited for.
+            is_done.recv().ok();
+        }
     }
 
     /// What a thread sees from the step's root.
@@ -101,7 +122,8 @@ pub(super) struct Call<'c> {
     pub(super) tracee: Tracee,
     pub(super) arch: Arch,
     pub(super) op: Op,
-    pub(super) id: u64,
+    /// What the kernel knows it by; none where it is a tracer that stopped it.
+    pub(super) id: Option<u64>,
     pub(super) arguments: [u64; 6],
     /// What the answering thread sees from its root.
     pub(super) view: View<'c>,
@@ -113,7 +135,12 @@ impl<'c> Call<'c> {
     pub(super) fn new(step: &'c Step<'c>, notice: &Notice, arch: Arch, op: Op) -> Call<'c> {
         let tracee = Tracee { pid: notice.pid };
         let view = step.view();
-        Call { step, tracee, arch, op, id: notice.id, arguments: notice.arguments, view }
+        Call { step, tracee, arch, op, id: Some(notice.id), arguments: notice.arguments, view }
+    }
+
+    /// One of a thread that a tracer has stopped.
+    pub(super) fn traced(step: &'c Step<'c>, notice: &Notice, arch: Arch, op: Op) -> Call<'c> {
+        Call { id: None, ..Call::new(step, notice, arch, op) }
     }
 
     pub(super) fn ownership(&self) -> &'c Ownership {
@@ -180,11 +207,13 @@ impl<'c> Call<'c> {
     /// Fails where the process has ended meanwhile: its number may be another's by now, and what was
     /// read of it, too.
     pub(super) fn still_waits(&self) -> Result<(), Errno> {
-        if kernel::is_waiting(self.step.listener, self.id) { Ok(()) } else { Err(libc::ESRCH) }
+        let waits = self.id.is_none_or(|id| kernel::is_waiting(self.step.listener, id));
+        if waits { Ok(()) } else { Err(libc::ESRCH) }
     }
 
     /// Makes the process somebody else.
     pub(super) fn become_other(&self, credentials: Credentials) -> Result<(), Errno> {
+        let is_restricted = credentials.is_restricted();
         let entry = {
             let mut table = self.step.table.write().unwrap_or_else(PoisonError::into_inner);
             let start = usize::from(self.step.starts);
@@ -201,7 +230,18 @@ impl<'c> Call<'c> {
         let (_, hard) = kernel::resident_limit(self.tracee.pid).map_err(|error| errno(&error))?;
         let soft = mark((hard != u64::MAX).then_some(hard), entry as u64);
         self.still_waits()?;
-        kernel::set_resident_limit(self.tracee.pid, soft, hard).map_err(|error| errno(&error))
+        kernel::set_resident_limit(self.tracee.pid, soft, hard).map_err(|error| errno(&error))?;
+        if is_restricted && self.id.is_some() && !self.step.starts {
+            self.step.trace(self.tracee);
+        }
+        Ok(())
+    }
+
+    /// Gives the process a descriptor, as the result of its call.
+    pub(super) fn give(&self, fd: BorrowedFd<'_>, close_on_exec: bool) -> Handled {
+        let id = self.id.ok_or(libc::EIO)?;
+        kernel::answer_with_fd(self.step.listener, id, fd, close_on_exec)
+            .map_err(|error| errno(&error))
     }
 
     /// Remembers something of a file.

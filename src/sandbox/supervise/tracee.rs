@@ -307,6 +307,12 @@ impl Tracee {
         field(&text, "Tgid:").and_then(|text| text.parse().ok()).ok_or(libc::ESRCH)
     }
 
+    /// Tells whether somebody traces the thread already.
+    pub(super) fn is_traced(self) -> Result<bool, Errno> {
+        let text = self.status()?;
+        field(&text, "TracerPid:").map(|tracer| tracer != "0").ok_or(libc::EIO)
+    }
+
     /// Returns the process's umask.
     pub(super) fn umask(self) -> Result<u32, Errno> {
         let text = self.status()?;
