@@ -20,7 +20,10 @@ Examples:
   ocibuild push --inputs ghcr.io/me/ml           with all that building it again takes
   ocibuild push --require-branch main            tags move from main alone
   ocibuild push ghcr.io/rocker-org/ml --dry-run     what would be sent, and which tags would move
-  echo $TOKEN | ocibuild push ghcr.io/me/ml --username me --password-stdin")]
+  echo $TOKEN | ocibuild push ghcr.io/me/ml --username me --password-stdin
+
+What is attached refers to the image and is no part of it. Where a registry keeps no list of such
+documents, the list is under the tag `sha256-…` with the image's digest.")]
 pub(crate) struct Args {
     /// Names of images in the store [default: all that were built here]
     #[arg(value_name = "REF")]
@@ -41,7 +44,8 @@ pub(crate) struct Args {
     /// but the tags, and the exit code is 1
     #[arg(long, value_name = "BRANCH")]
     require_branch: Option<String>,
-    /// Ask the destinations what they have, print what would be sent and moved, and do nothing
+    /// Ask the destinations what they have, print what of the image would be sent and which tags would
+    /// move, and do nothing
     #[arg(long, conflicts_with = "digest_file")]
     dry_run: bool,
     #[command(flatten)]
