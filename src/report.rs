@@ -21,6 +21,9 @@ pub enum Unit {
     Items,
 }
 
+/// How a task ended that was given up because another one failed.
+pub const STOPPED: &str = "stopped";
+
 /// Something that happened, in the words of the room where it happened.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {

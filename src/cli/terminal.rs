@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ocibuild::report::{Event, Report, Stream, Unit};
+use ocibuild::report::{self, Event, Report, Stream, Unit};
 use serde_json::json;
 
 /// How much is said.
@@ -137,7 +137,8 @@ impl Report for Bars {
                     let (position, elapsed) = (bar.position(), bar.elapsed());
                     bar.finish_and_clear();
                     self.all.remove(&bar);
-                    if elapsed > Duration::from_secs(1) || outcome == "failed" {
+                    let long = elapsed > Duration::from_secs(1) && outcome != report::STOPPED;
+                    if long || outcome == "failed" {
                         self.line(&format!(
                             "  {name}: {outcome} ({position}, {:.1} s)",
                             elapsed.as_secs_f64()
@@ -231,6 +232,10 @@ impl Report for Lines {
             }
             Event::TaskFinished { id, name, outcome } => {
                 let Some(task) = lock(&self.tasks).remove(&id) else { return };
+                // Those that another's failure stopped have nothing to add.
+                if outcome == report::STOPPED {
+                    return;
+                }
                 say(format_args!(
                     "  {name}: {outcome} ({}, {:.1} s)",
                     amount(task.done, task.unit),

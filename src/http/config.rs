@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Patience;
 use crate::report::{Report, Silent};
 
 /// Settings of a client.
@@ -36,6 +37,8 @@ pub struct Config {
     pub longest_wait: Duration,
     /// Whether no request may be sent at all.
     pub offline: bool,
+    /// How long is waited in all, whatever for; the clones of a configuration share it.
+    pub patience: Arc<Patience>,
     /// Who hears of retries.
     pub report: Arc<dyn Report>,
 }
@@ -79,6 +82,7 @@ impl Default for Config {
             backoff: Duration::from_secs(1),
             longest_wait: Duration::from_mins(1),
             offline: false,
+            patience: Patience::new(Duration::from_mins(15)),
             report: Arc::new(Silent),
         }
     }

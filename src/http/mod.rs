@@ -10,6 +10,7 @@ mod config;
 mod dns;
 mod engine;
 mod error;
+mod patience;
 mod redirect;
 mod request;
 mod response;
@@ -17,9 +18,11 @@ mod retry;
 mod tls;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub use config::{Config, Trust};
 pub use error::{Cause, Error, redact};
+pub use patience::Patience;
 pub use redirect::same_origin;
 pub use request::{Open, Payload, Request};
 pub use reqwest::{Method, StatusCode, Url, header};
@@ -28,6 +31,9 @@ pub use response::Response;
 use engine::Engine;
 use redirect::Step;
 use retry::Pauses;
+
+/// How often one is asked to whom no connection stands.
+const UNREACHABLE_TRIES: u32 = 4;
 
 /// How many redirects one request follows.
 const MOST_REDIRECTS: usize = 5;
@@ -109,9 +115,17 @@ impl Client {
             let host = request.url().host_str().unwrap_or_default();
             self.shared.pauses.wait(host);
             let outcome = self.follow(request);
-            // A program that asks for something where nobody is wants to hear so soon.
+            if outcome.is_ok() {
+                self.shared.pauses.reached(host);
+            }
+            // A program that asks for something where nobody is wants to hear so soon, and a network
+            // that is down does not come back while one looks at it.
             let is_nobody = matches!(outcome, Err(Error::Send { connect: true, .. }));
-            let most = if request.is_relayed() && is_nobody { 2 } else { config.tries };
+            let most = match (is_nobody, request.is_relayed()) {
+                (true, true) => 2,
+                (true, false) => UNREACHABLE_TRIES,
+                (false, _) => config.tries,
+            };
             let last = tried >= most.min(config.tries) || !request.retries();
             let why = match &outcome {
                 Ok(_) if request.is_relayed() => return outcome,
@@ -129,14 +143,50 @@ impl Client {
                 return outcome.map_err(|error| error.after(tried));
             }
             let wait = asked.unwrap_or_else(|| retry::backoff(config, tried));
-            config.report.detail(&format!(
-                "{} {}: {why}; trying again in {:.1} s",
-                request.method(),
-                redact(request.url()),
-                wait.as_secs_f64()
-            ));
-            std::thread::sleep(wait);
+            let why = if is_nobody {
+                let cause = outcome.as_ref().err().and_then(std::error::Error::source);
+                let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+                format!("{host} cannot be reached{cause}")
+            } else {
+                format!("{} {}: {why}", request.method(), redact(request.url()))
+            };
+            let patience = request.patience().unwrap_or(&config.patience);
+            if !self.wait(host, &why, wait, is_nobody, patience) {
+                return outcome.map_err(|error| error.after(tried));
+            }
             tried += 1;
+        }
+    }
+
+    /// Waits before something is tried again, and says so. Returns `false` when all the waiting that
+    /// is allowed has been done.
+    pub fn pause(&self, url: &Url, why: &str, wait: Duration, patience: &Arc<Patience>) -> bool {
+        self.wait(url.host_str().unwrap_or_default(), why, wait, false, patience)
+    }
+
+    fn wait(
+        &self,
+        host: &str,
+        why: &str,
+        wait: Duration,
+        unreachable: bool,
+        patience: &Arc<Patience>,
+    ) -> bool {
+        let report = &self.shared.config.report;
+        let text = format!("{why}; trying again in {:.1} s", wait.as_secs_f64());
+        // Several threads in the same trouble are one line, and so is a network that is down.
+        if self.shared.pauses.is_news(host, wait, unreachable) {
+            report.note(&text);
+        } else {
+            report.detail(&text);
+        }
+        match patience.wait(wait) {
+            Ok(()) => true,
+            Err(most) => {
+                let most = most.as_secs();
+                report.note(&format!("{host}: no more tries, after up to {most} s of waiting"));
+                false
+            }
         }
     }
 

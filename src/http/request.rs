@@ -1,11 +1,12 @@
 //! A request as the callers write it.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 
-use super::Error;
+use super::{Error, Patience};
 
 /// Opens a body from its start; called again for each try.
 pub type Open<'a> = dyn Fn() -> io::Result<Box<dyn Read + Send + 'a>> + 'a;
@@ -43,6 +44,7 @@ pub struct Request<'a> {
     payload: Payload<'a>,
     retries: bool,
     relayed: bool,
+    patience: Option<Arc<Patience>>,
 }
 
 impl std::fmt::Debug for Request<'_> {
@@ -66,6 +68,7 @@ impl<'a> Request<'a> {
             payload: Payload::Empty,
             retries: true,
             relayed: false,
+            patience: None,
         }
     }
 
@@ -116,6 +119,13 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Has its waits count for a part of all.
+    #[must_use]
+    pub fn within(mut self, patience: &Arc<Patience>) -> Request<'a> {
+        self.patience = Some(Arc::clone(patience));
+        self
+    }
+
     /// Returns the method.
     pub fn method(&self) -> &Method {
         &self.method
@@ -132,6 +142,10 @@ impl<'a> Request<'a> {
 
     pub(super) fn carried(&self) -> &Payload<'a> {
         &self.payload
+    }
+
+    pub(super) fn patience(&self) -> Option<&Arc<Patience>> {
+        self.patience.as_ref()
     }
 
     pub(super) fn retries(&self) -> bool {

@@ -48,22 +48,59 @@ pub(super) fn backoff(config: &Config, tried: u32) -> Duration {
     bound.mul_f64(0.1 + 0.9 * f64::from(u32::try_from(random).unwrap_or(0)) / 1000.0)
 }
 
-/// Hosts that asked for quiet, and until when.
+/// Hosts that asked for quiet, and until when; and what was said of their troubles.
 #[derive(Debug, Default)]
-pub(super) struct Pauses(Mutex<BTreeMap<String, Instant>>);
+pub(super) struct Pauses {
+    quiet: Mutex<BTreeMap<String, Instant>>,
+    told: Mutex<BTreeMap<String, Told>>,
+}
+
+/// What the user knows of a host.
+#[derive(Debug)]
+enum Told {
+    /// That it is waited for until then.
+    Until(Instant),
+    /// That it cannot be reached.
+    Unreachable,
+}
 
 impl Pauses {
     /// Notes that nobody should talk to `host` for some time.
     pub(super) fn set(&self, host: &str, wait: Duration) {
         let until = Instant::now() + wait;
-        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = hosts.entry(host.to_owned()).or_insert(until);
         *slot = until.max(*slot);
     }
 
+    /// Tells whether a wait is worth a line: one at a time for a host, and one alone for as long as
+    /// it cannot be reached.
+    pub(super) fn is_news(&self, host: &str, wait: Duration, unreachable: bool) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let old = match told.get(host) {
+            Some(Told::Unreachable) => unreachable,
+            Some(Told::Until(until)) => !unreachable && now < *until,
+            None => false,
+        };
+        if !old {
+            let new = if unreachable { Told::Unreachable } else { Told::Until(now + wait) };
+            told.insert(host.to_owned(), new);
+        }
+        !old
+    }
+
+    /// Notes that a host has answered.
+    pub(super) fn reached(&self, host: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(told.get(host), Some(Told::Unreachable)) {
+            told.remove(host);
+        }
+    }
+
     /// Waits as long as `host` asked for.
     pub(super) fn wait(&self, host: &str) {
-        let until = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied();
+        let until = self.quiet.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied();
         if let Some(until) = until {
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
         }

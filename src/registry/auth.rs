@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::http::{Client, Method, Payload, Request, Response, StatusCode, Url, header};
 
 use super::challenge::{Challenge, parse};
-use super::error::refusal;
+use super::error::{Asking, refusal};
 use super::{Credential, Error, Keychain, Secret};
 
 /// Who asks token servers.
@@ -46,6 +46,8 @@ pub(super) struct Auth {
 struct State {
     scheme: Scheme,
     tokens: BTreeMap<String, Token>,
+    /// What was asked for last.
+    asked: Option<String>,
 }
 
 /// How the registry wants to know us, as its last challenge said.
@@ -166,11 +168,15 @@ impl Auth {
             if used != Some(&header) {
                 return Ok(header);
             }
-            let account = self.account();
-            return Err(refusal(&self.registry, "let us in", account, refused));
+            return Err(refusal(&self.registry, "let us in", self.asking(), refused));
         }
         let schemes = challenges.into_iter().map(|one| one.scheme).collect();
         Err(Error::Challenge { registry: self.registry.clone(), schemes })
+    }
+
+    /// Returns who asks, and for what, for messages.
+    pub(super) fn asking(&self) -> Asking {
+        Asking { account: self.account(), scopes: self.state().asked.clone() }
     }
 
     /// Returns whose credential is used and where it was found, for messages.
@@ -230,6 +236,7 @@ impl Auth {
                 wanted.push(scope);
             }
         }
+        self.state().asked = Some(wanted.join(" "));
         let credential = self.credential()?;
         let mut answer = match credential.as_ref().map(|found| &found.secret) {
             Some(Secret::Identity(identity)) => self.exchange(realm, service, &wanted, identity)?,
@@ -241,7 +248,7 @@ impl Auth {
         if answer.status() != StatusCode::OK {
             let doing = format!("give a token for {}", base.host_str().unwrap_or_default());
             let server = realm.host_str().unwrap_or_default();
-            return Err(refusal(server, &doing, self.account(), &mut answer));
+            return Err(refusal(server, &doing, self.asking(), &mut answer));
         }
         let invalid = || Error::Token { realm: crate::http::redact(realm) };
         let body = answer.bytes(LIMIT)?;

@@ -29,8 +29,17 @@ pub struct Refusal {
     pub message: String,
     /// How long it asks us to wait, as it wrote it.
     pub retry_after: Option<String>,
-    /// Who asked, if anyone in particular.
+    /// Who asked, and for what.
+    pub asking: Asking,
+}
+
+/// Who asks a registry, and what it was asked to allow.
+#[derive(Clone, Debug, Default)]
+pub struct Asking {
+    /// The account and where it was found, if it is anyone in particular.
     pub account: Option<String>,
+    /// The scopes of the last token that was asked for, where the registry wants tokens.
+    pub scopes: Option<String>,
 }
 
 impl std::fmt::Display for Refusal {
@@ -243,12 +252,7 @@ struct Item {
 
 /// Makes an error of an answer: with the registry's own words if it has any (distribution-spec,
 /// "Error Codes").
-pub(super) fn refusal(
-    registry: &str,
-    doing: &str,
-    account: Option<String>,
-    answer: &mut Response,
-) -> Error {
+pub(super) fn refusal(registry: &str, doing: &str, asking: Asking, answer: &mut Response) -> Error {
     let retry_after = answer.header(header::RETRY_AFTER).map(str::to_owned);
     let (code, message) = words(&answer.bytes(LIMIT).unwrap_or_default());
     Error::Refused(Box::new(Refusal {
@@ -258,7 +262,7 @@ pub(super) fn refusal(
         code,
         message,
         retry_after,
-        account,
+        asking,
     }))
 }
 
@@ -308,20 +312,57 @@ impl From<Error> for transfer::Error {
     }
 }
 
-fn log_in(registry: &str, account: Option<&str>) -> String {
-    match account {
-        Some(account) => format!("it was asked as {account}: check that this account may do it"),
+fn log_in(registry: &str, asking: &Asking) -> String {
+    let scopes = asking.scopes.as_ref();
+    let scopes = scopes.map_or_else(String::new, |scopes| format!(" for `{scopes}`"));
+    match &asking.account {
+        Some(account) => {
+            format!("it was asked{scopes} as {account}: check that this account may do it")
+        }
         None => format!(
-            "no credential was found for it: log in with `ocibuild login {registry}`, or use --username and --password-stdin"
+            "it was asked{scopes} by nobody in particular, since no credential was found for it: log in with `ocibuild login {registry}`, or use --username and --password-stdin"
         ),
     }
 }
 
 impl Refusal {
+    /// Tells what a registry's words mean, where they say more than status and code. Registries agree
+    /// on neither of the latter: a quota is 403 DENIED with Harbor and Quay, an immutable tag 400
+    /// `TAG_INVALID` with ECR, 412 with Harbor and 403 on Docker Hub.
+    fn meaning(&self) -> Option<String> {
+        let words = format!("{} {}", self.code, self.message).to_lowercase();
+        // One that limits requests may call that a quota as well.
+        let limits = self.status == StatusCode::TOO_MANY_REQUESTS;
+        let says = |parts: &[&str]| !limits && parts.iter().any(|part| words.contains(part));
+        let text = if says(&["immutab", "cannot be overwritten"]) {
+            "the tag is there, and this registry lets nobody move it: push under another tag \
+             (--to, --tag), or have it removed there first"
+        } else if says(&[
+            "quota",
+            "configured upper limit",
+            "storage limit",
+            "insufficient storage",
+        ]) {
+            "the room that this account has there is used up: remove images there, or ask for more"
+        } else if says(&["write_package", "create organization package", "expected scopes"]) {
+            "the token may not write packages: a workflow needs `permissions: packages: write`, and a \
+             package that is there has to let the repository in (its settings, Manage Actions access)"
+        } else if self.status == StatusCode::PAYLOAD_TOO_LARGE && self.doing.contains("manifest") {
+            "the registry takes no manifest of that size (4 MiB is what it should): annotations and \
+             layers make it large"
+        } else {
+            return None;
+        };
+        Some(text.to_owned())
+    }
+
     fn hint(&self) -> Option<String> {
-        let account = self.account.as_deref();
+        if let Some(meaning) = self.meaning() {
+            return Some(meaning);
+        }
+        let account = self.asking.account.as_deref();
         Some(match (self.status.as_u16(), self.code.as_str()) {
-            (401 | 403, _) | (_, "DENIED" | "UNAUTHORIZED") => log_in(&self.registry, account),
+            (401 | 403, _) | (_, "DENIED" | "UNAUTHORIZED") => log_in(&self.registry, &self.asking),
             (429, _) => match (&self.retry_after, account) {
                 (Some(wait), _) => format!("it asks to wait {wait} s before the next try"),
                 (None, None) => "it limits anonymous clients: log in, or wait".to_owned(),
@@ -382,7 +423,7 @@ impl Fault for Error {
             Error::NotFound { account: None, .. } => {
                 Some("check the name; many registries also say this of what one has to log in for".to_owned())
             }
-            Error::NoCredential { registry } => Some(log_in(registry, None)),
+            Error::NoCredential { registry } => Some(log_in(registry, &Asking::default())),
             Error::NoAuthFile { .. } => {
                 Some("set HOME, DOCKER_CONFIG or REGISTRY_AUTH_FILE".to_owned())
             }

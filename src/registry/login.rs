@@ -39,7 +39,7 @@ impl Registries {
         if answer.status() == StatusCode::OK {
             return Ok(asks);
         }
-        Err(refusal(registry, "let us in", auth.account(), &mut answer))
+        Err(refusal(registry, "let us in", auth.asking(), &mut answer))
     }
 }
 

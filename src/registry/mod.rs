@@ -34,7 +34,7 @@ use crate::http;
 use crate::oci::Reference;
 
 pub use credentials::{Credential, Keychain, Secret, normalise};
-pub use error::{Error, Refusal};
+pub use error::{Asking, Error, Refusal};
 pub use places::Places;
 pub use repository::Repository;
 

@@ -1,7 +1,5 @@
 //! A repository as a sink.
 
-use std::thread;
-
 use crate::http::{Method, Payload, Response, StatusCode, header};
 use crate::oci::{Descriptor, Digest, Document, Reference};
 use crate::report::Task;
@@ -83,7 +81,16 @@ impl Sink for Repository {
     fn put_document(&self, document: &Document, tag: Option<&str>) -> Result<(), transfer::Error> {
         let digest = document.digest();
         let name = tag.map_or_else(|| digest.to_string(), str::to_owned);
-        let answer = self.put_under(document, &name)?;
+        let answer = match self.put_under(document, &name) {
+            // A tag that may not be set again, but stands for the very same already, is set.
+            Err(Error::Refused(refusal)) if tag.is_some() && refusal.status.is_client_error() => {
+                return match self.tagged(&name) {
+                    Ok(Some(now)) if now == digest => Ok(()),
+                    _ => Err(Error::Refused(refusal).into()),
+                };
+            }
+            other => other?,
+        };
         // A registry that lists referrers says so; for any other it is ours to do.
         if tag.is_none()
             && answer.header(SUBJECT).is_none()
@@ -109,7 +116,12 @@ impl Sink for Repository {
             match self.get_document(&name, Some(descriptor.digest), For::Push) {
                 // What was just written may take a moment to be seen everywhere.
                 Err(error) if error.is_not_found() && looked < LOOKS => {
-                    thread::sleep(self.client().config().backoff.saturating_mul(looked));
+                    let config = self.client().config();
+                    let wait = config.backoff.saturating_mul(looked);
+                    let why = format!("{} does not show {name} yet", self.name());
+                    if !self.client().pause(&self.base()?, &why, wait, &config.patience) {
+                        return Err(error.into());
+                    }
                     looked += 1;
                 }
                 other => return Ok(other?),

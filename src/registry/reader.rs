@@ -1,10 +1,10 @@
 //! A blob's bytes from a registry, taken up again where a connection breaks.
 
 use std::io::{self, Read};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::http::{Method, Response, StatusCode, header, same_origin};
+use crate::http::{Method, Patience, Response, StatusCode, header, same_origin};
 use crate::oci::{Descriptor, Digest};
 
 use super::Error;
@@ -14,6 +14,8 @@ use super::repository::{For, Repository};
 const PROGRESS: u64 = 1 << 20;
 /// How often in a row one is tried that brings less.
 const TRIES: u32 = 5;
+/// How long is waited for one blob in all.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Reads a blob; says nothing about whether it is the right one, see [`crate::transfer::Verify`].
 pub(super) struct Reader<'a> {
@@ -25,6 +27,7 @@ pub(super) struct Reader<'a> {
     /// Where the last connection began, and how many in a row brought nothing to speak of.
     began: u64,
     failures: u32,
+    patience: Arc<Patience>,
 }
 
 impl<'a> Reader<'a> {
@@ -34,8 +37,18 @@ impl<'a> Reader<'a> {
         offset: u64,
     ) -> Result<Reader<'a>, Error> {
         let (digest, size) = (descriptor.digest, descriptor.size);
-        let answer = connect(repository, digest, size, offset)?;
-        Ok(Reader { repository, digest, size, at: offset, answer, began: offset, failures: 0 })
+        let patience = repository.client().config().patience.part(PATIENCE);
+        let answer = connect(repository, digest, size, offset, &patience)?;
+        Ok(Reader {
+            repository,
+            digest,
+            size,
+            at: offset,
+            answer,
+            began: offset,
+            failures: 0,
+            patience,
+        })
     }
 
     /// Opens a new connection after one broke with `cause`.
@@ -45,17 +58,16 @@ impl<'a> Reader<'a> {
             return Err(cause);
         }
         let config = self.repository.client().config();
-        config.report.detail(&format!(
-            "{} broke at {} of {} bytes ({cause}); going on from there",
-            self.digest.short(),
-            self.at,
-            self.size
-        ));
-        thread::sleep(
-            config.backoff.saturating_mul(self.failures - 1).min(Duration::from_secs(10)),
-        );
+        let (digest, at, size) = (self.digest.short(), self.at, self.size);
+        let why = format!("{digest} broke at {at} of {size} bytes ({cause})");
+        let wait = config.backoff.saturating_mul(self.failures - 1).min(Duration::from_secs(10));
+        if wait.is_zero() {
+            config.report.detail(&format!("{why}; going on from there"));
+        } else if !self.repository.client().pause(self.answer.url(), &why, wait, &self.patience) {
+            return Err(cause);
+        }
         self.began = self.at;
-        match connect(self.repository, self.digest, self.size, self.at) {
+        match connect(self.repository, self.digest, self.size, self.at, &self.patience) {
             Ok(answer) => self.answer = answer,
             // What the registry says now counts, unless it says nothing.
             Err(error) => return Err(crate::transfer::Error::from(error).into()),
@@ -85,7 +97,13 @@ impl Read for Reader<'_> {
 }
 
 /// Asks for the bytes from `at` on and returns the answer with those next.
-fn connect(repository: &Repository, digest: Digest, size: u64, at: u64) -> Result<Response, Error> {
+fn connect(
+    repository: &Repository,
+    digest: Digest,
+    size: u64,
+    at: u64,
+    patience: &Arc<Patience>,
+) -> Result<Response, Error> {
     let url = repository.url(&format!("blobs/{digest}"))?;
     // A range that begins at the end is answered with 416, or worse.
     let mut from = if at < size { at } else { 0 };
@@ -93,6 +111,7 @@ fn connect(repository: &Repository, digest: Digest, size: u64, at: u64) -> Resul
     loop {
         let mut answer =
             repository.send(&Method::GET, &url, &repository.scopes(For::Pull), |request| {
+                let request = request.within(patience);
                 if from == 0 {
                     return Ok(request);
                 }

@@ -198,7 +198,7 @@ impl Repository {
 
     /// Makes an error of an answer that nobody wanted.
     pub(super) fn refused(&self, doing: &str, answer: &mut Response) -> Error {
-        refusal(&self.host.name, doing, self.auth.account(), answer)
+        refusal(&self.host.name, doing, self.auth.asking(), answer)
     }
 
     /// Makes an error of an answer to HEAD. Such an answer has no words, so GET gets them.

@@ -9,7 +9,7 @@ use crate::oci::Digest;
 use crate::report::Task;
 
 use super::Error;
-use super::repository::Repository;
+use super::repository::{For, Repository};
 use super::upload::Counted;
 
 impl Repository {
@@ -56,8 +56,9 @@ impl Repository {
         Response::bytes(&mut answer, 0).ok();
         let Some(digest) = digest() else { return Ok(None) };
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
-        let request = Request::new(Method::PUT, url).once();
-        let mut answer = self.client().send(&self.authorized(request)?.0)?;
+        // The token may have ended while the body was on its way; what the registry has is not lost.
+        let once = |request: Request<'static>| Ok(request.once());
+        let mut answer = self.send(&Method::PUT, &url, &self.scopes(For::Push), once)?;
         if !matches!(answer.status(), StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK)
         {
             return Err(self.refused(&format!("take the blob {digest}"), &mut answer));

@@ -2,10 +2,12 @@
 //! it where the registry kept a part, and in pieces where something on the way takes none so large.
 
 use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::http::{self, Method, Payload, Request, Response, StatusCode, Url, header, same_origin};
+use crate::http::{
+    self, Method, Patience, Payload, Request, Response, StatusCode, Url, header, same_origin,
+};
 use crate::oci::Descriptor;
 use crate::report::Task;
 use crate::transfer::{self, Body, Stream};
@@ -13,8 +15,9 @@ use crate::transfer::{self, Body, Stream};
 use super::Error;
 use super::repository::{For, Repository};
 
-/// How often a blob's upload is begun or gone on with.
+/// How often a blob's upload is begun or gone on with, and how long is waited for that in all.
 const UPLOADS: u32 = 4;
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// The size of pieces: GitHub's registry takes no larger ones.
 const PIECE: u64 = 4 << 20;
@@ -89,12 +92,13 @@ impl Repository {
         body: &Body<'_>,
         task: &Task<'_>,
     ) -> Result<(), transfer::Error> {
+        let patience = self.client().config().patience.part(PATIENCE);
         let mut in_pieces = false;
         let mut tried = 1;
         loop {
             let mut current = match session.take() {
                 Some(session) => session,
-                None => self.begin()?,
+                None => self.begin_within(&patience)?,
             };
             let result = if in_pieces || current.have > 0 {
                 self.upload_pieces(descriptor, &mut current, in_pieces, body, task)
@@ -108,8 +112,14 @@ impl Repository {
                 return Err(error.into_error());
             }
             let config = self.client().config();
+            let digest = descriptor.digest.short();
             if !too_large && !matches!(error, UploadError::Expired(_)) {
-                thread::sleep(config.backoff.saturating_mul(tried));
+                let why = format!("the upload of {digest} failed ({error})");
+                let wait = config.backoff.saturating_mul(tried);
+                if !self.client().pause(&current.url, &why, wait, &patience) {
+                    self.cancel(&current.url);
+                    return Err(error.into_error());
+                }
             }
             in_pieces |= too_large;
             session = if too_large { None } else { self.kept(&current, descriptor) };
@@ -121,7 +131,6 @@ impl Repository {
             if session.is_none() {
                 self.cancel(&current.url);
             }
-            let digest = descriptor.digest.short();
             config.report.detail(&format!("the upload of {digest} failed ({error}); {how}"));
             tried += 1;
         }
@@ -129,8 +138,13 @@ impl Repository {
 
     /// Opens an upload.
     pub(super) fn begin(&self) -> Result<Session, Error> {
+        self.begin_within(&self.client().config().patience)
+    }
+
+    fn begin_within(&self, patience: &Arc<Patience>) -> Result<Session, Error> {
         let url = self.url("blobs/uploads/")?;
-        let mut answer = self.send(&Method::POST, &url, &self.scopes(For::Push), Ok)?;
+        let within = |request: Request<'static>| Ok(request.within(patience));
+        let mut answer = self.send(&Method::POST, &url, &self.scopes(For::Push), within)?;
         if answer.status() != StatusCode::ACCEPTED {
             return Err(self.refused(&format!("take blobs into {}", self.name()), &mut answer));
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::oci::{Descriptor, Digest, Document, Index, Platform, media_type};
-use crate::report::{Report, Task, Unit};
+use crate::report::{Report, STOPPED, Task, Unit};
 
 use super::{Body, Error, Placed, Sink, Source, Stream, Verify};
 
@@ -243,9 +243,18 @@ fn copy_blob(
     report: &dyn Report,
 ) -> Result<Placed, Error> {
     let task = Task::start(report, blob.digest.short(), Some(blob.size), Unit::Bytes);
-    if sink.has_blob(blob)? {
-        task.finish("exists");
-        return Ok(Placed::Existed);
+    match sink.has_blob(blob) {
+        Ok(false) => {}
+        Ok(true) => {
+            task.finish("exists");
+            return Ok(Placed::Existed);
+        }
+        Err(error) => {
+            if stop.load(Ordering::Relaxed) {
+                task.finish(STOPPED);
+            }
+            return Err(error);
+        }
     }
     let mut origins = source.origins(blob);
     for other in &options.fallbacks {
@@ -257,6 +266,11 @@ fn copy_blob(
     };
     let body = Body::new(&open, &origins);
     let placed = match sink.put_blob(blob, &body, &task) {
+        // It is not this one's fault.
+        Err(error) if stop.load(Ordering::Relaxed) => {
+            task.finish(STOPPED);
+            return Err(error);
+        }
         // Bytes that were changed on the way may come right the second time.
         Err(error @ (Error::WrongDigest { .. } | Error::TooShort { .. })) => {
             report.detail(&format!("{error}; asking once more"));
