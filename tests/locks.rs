@@ -339,6 +339,23 @@ fn what_no_url_gives_any_more_comes_from_where_the_image_was_pushed() {
     assert!(stderr.contains(ONE), "{stderr}");
 }
 
+#[test]
+fn a_download_of_the_builders_own_is_locked_too() {
+    let web = Upstream::new();
+    web.page(ONE, "one", EARLY);
+    let project = Project::with_tiny_base(Who::Root);
+    let recipe = |url: &str| format!("[[step]]\nfetch = '{url}'\nto = '/got'\nunpinned = true\n");
+    project.write("layers/got/layer.toml", recipe(ONE)).definition("locked", &["got"]);
+    online(&project, &web, &["lock", "locked"]).ok();
+    let digest = online(&project, &web, &["build", "locked"]).ok();
+    web.page(ONE, "another", LATE);
+    let line = ["build", "locked", "--no-cache", "--offline"];
+    assert_eq!(online(&project, &web, &line).ok(), digest);
+    project.write("layers/got/layer.toml", recipe(TWO));
+    let stderr = online(&project, &web, &["build", "locked"]).fails(1);
+    assert!(stderr.contains(TWO) && stderr.contains("--update got"), "{stderr}");
+}
+
 /// The repository's definition, for this machine alone.
 fn debian_r(who: Who) -> Project {
     let project = Project::of_the_repository(who);

@@ -296,11 +296,16 @@ impl Fault for Error {
             Error::NoTree { source, .. } => {
                 Some(format!("{}; or have the layers copied, with `--tree plain`", source.hint()))
             }
-            Error::Place { source, .. } => match &**source {
+            Error::Place { layer, source, .. } => match &**source {
                 PlaceOrFetch::Pin { .. } => Some(
                     "the file behind that address has changed: look at what it is now, and pin that".to_owned(),
                 ),
                 PlaceOrFetch::Fetch(error) => error.hint(),
+                PlaceOrFetch::Recorded(
+                    netlog::Error::Unlisted { .. } | netlog::Error::Changed { .. },
+                ) => Some(format!(
+                    "renew the layer's part of the lock with `ocibuild lock NAME --update {layer}`"
+                )),
                 PlaceOrFetch::Recorded(error) => error.hint(),
                 PlaceOrFetch::Text(error) => error.hint(),
                 PlaceOrFetch::Owner { .. } => Some(
