@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(bundle.verify(&other.public()), Err(Error::NotSigned));
         let text = String::from_utf8(bytes)
             .unwrap()
-            .replace("\"payload\":\"e30=\"", "\"payload\":\"e31=\"");
+            .replace("\"payload\":\"e30=\"", "\"payload\":\"W10=\"");
         assert_eq!(
             Bundle::read(text.as_bytes()).unwrap().verify(&key.public()),
             Err(Error::NotSigned)
