@@ -69,16 +69,19 @@ impl Engine {
         if !trusted {
             headers.remove(AUTHORIZATION);
         }
+        // How long to wait for a relayed answer is the asking program's to say.
+        let patience =
+            if request.is_relayed() { config.commit_timeout } else { config.answer_timeout };
         let answer = match request.carried() {
             Payload::Empty => {
                 if matches!(request.method().as_str(), "POST" | "PUT" | "PATCH") {
                     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
                 }
-                self.wait(config.answer_timeout, self.client.execute(outgoing))
+                self.wait(patience, self.client.execute(outgoing))
             }
             Payload::Bytes(bytes) => {
                 *outgoing.body_mut() = Some(Body::from(Bytes::copy_from_slice(bytes)));
-                self.wait(config.answer_timeout, self.client.execute(outgoing))
+                self.wait(patience, self.client.execute(outgoing))
             }
             Payload::Stream { size, open } => {
                 if let Some(size) = size {
@@ -89,7 +92,7 @@ impl Engine {
             }
         };
         match answer {
-            None => Err(Error::Silence { url: redact(url), after: config.answer_timeout }),
+            None => Err(Error::Silence { url: redact(url), after: patience }),
             Some(Err(error)) => Err(Error::send(request.method(), url, &error)),
             Some(Ok(inner)) => {
                 Ok(Response::new(Arc::clone(self), inner, url.clone(), config.idle_timeout))

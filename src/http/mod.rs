@@ -121,9 +121,11 @@ impl Client {
             // A program that asks for something where nobody is wants to hear so soon, and a network
             // that is down does not come back while one looks at it.
             let is_nobody = matches!(outcome, Err(Error::Send { connect: true, .. }));
+            let is_silent = matches!(outcome, Err(Error::Silence { .. }));
             let most = match (is_nobody, request.is_relayed()) {
                 (true, true) => 2,
                 (true, false) => UNREACHABLE_TRIES,
+                (false, true) if is_silent => 1,
                 (false, _) => config.tries,
             };
             let last = tried >= most.min(config.tries) || !request.retries();

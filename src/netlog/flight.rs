@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -18,6 +19,12 @@ use crate::oci::Digest;
 
 /// A body moves in pieces of this size at most.
 const PIECE: usize = 256 << 10;
+
+/// How long a step's end waits for a body whose end is not in sight.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long it waits for an answer that nobody else waits for any more.
+const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a transfer stands.
 #[derive(Clone, Debug)]
@@ -120,14 +127,21 @@ impl Flight {
         state.unwrap_or_else(|_| State::Failed("the transfer was dropped".into()))
     }
 
-    /// Tells whether its end is in sight: the server said how long the body is.
-    pub(super) fn has_an_end(&self) -> bool {
-        !matches!(&*self.state.borrow(), State::Flowing(Flow { length: None, whole: false, .. }))
-    }
-
-    /// Has it end at the next piece.
-    pub(super) fn give_up(&self) {
-        self.given_up.store(true, Ordering::Relaxed);
+    /// Waits for the end now that the step is over: as long as it takes where the end is in sight, and
+    /// not for what may never come. What is given up here is in no record, however it goes on.
+    pub(super) async fn finish(&self) {
+        if matches!(self.state(), State::Asked) {
+            tokio::time::timeout(SHORT_PATIENCE, self.begun()).await.ok();
+        }
+        if matches!(self.state(), State::Asked) {
+            return self.given_up.store(true, Ordering::Relaxed);
+        }
+        if matches!(self.state(), State::Flowing(Flow { length: None, whole: false, .. })) {
+            tokio::time::timeout(PATIENCE, self.ended()).await.ok();
+            self.given_up.store(true, Ordering::Relaxed);
+        }
+        // Either it ends, or the next piece ends it.
+        self.ended().await;
     }
 
     /// Carries it out on this thread. `previous` is what the same question was answered with before;
@@ -166,6 +180,9 @@ impl Flight {
         }
         let request = request(&asked);
         let mut response = client.send(&request).map_err(|error| told(&error))?;
+        if self.given_up.load(Ordering::Relaxed) {
+            return Err("nobody waited for the answer".to_owned());
+        }
         let status = response.status().as_u16();
         if let (304, Some(previous)) = (status, previous) {
             return Ok(previous);

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use hyper::Response;
 use tokio::runtime::{Builder, Handle};
@@ -29,9 +28,6 @@ use crate::report::Report;
 
 /// How many redirects the builder's own fetches follow.
 const MOST_REDIRECTS: usize = 10;
-
-/// How long a step's end waits for a body whose end is not in sight.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The recorder of one layer.
 pub struct Netlog {
@@ -233,11 +229,7 @@ impl Session {
             }
             let flights = lock(&shared.log).flights_of(&self.guest.step);
             for flight in flights {
-                if !flight.has_an_end() {
-                    tokio::time::timeout(PATIENCE, flight.ended()).await.ok();
-                    flight.give_up();
-                }
-                flight.ended().await;
+                flight.finish().await;
             }
         });
         shared.note_other_protocols(&self.guest.step);

@@ -534,3 +534,19 @@ fn names_are_answered_by_datagram_and_by_stream() {
     }
     assert_eq!(session.end().refused.len(), 1, "nobody asked that name for anything");
 }
+
+#[test]
+fn a_step_that_gave_up_waiting_ends_without_an_answer_that_never_comes() {
+    let (web, double) = web_of(|request, _| match request.target.as_str() {
+        "/silent" => Reply::new(200).silent(),
+        _ => Reply::new(200).body("x"),
+    });
+    let bench = Bench::new();
+    let step = bench.record(&web);
+    assert!(!run(step.curl().args(["-m", "1", "http://a.test/silent"])).status.success());
+    step.get("http://a.test/x");
+    assert_eq!(double.seen().len(), 2);
+    let record = step.end();
+    assert_eq!(only(&record).url, "http://a.test/x");
+    assert_eq!(record.troubles[0].url, "http://a.test/silent");
+}
