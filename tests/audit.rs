@@ -8,6 +8,7 @@ use ocibuild::oci::Digest;
 use serde_json::Value;
 
 use crate::support::cli::{Project, Ran, Who, copy_tree};
+use crate::support::registry::Registry;
 use crate::support::run;
 use crate::support::upstream::Upstream;
 
@@ -96,6 +97,36 @@ fn an_image_is_reproduced_by_another_user_in_another_mode_without_a_network() {
         assert!(!other.run(&["list"]).ok().contains("localhost/built"));
         assert!(other.running().is_empty(), "{:?}", other.running());
     }
+}
+
+/// A digest alone is enough: lock, recipes, inputs and the base's documents are attached to the image.
+#[test]
+fn a_stranger_reproduces_an_image_from_its_registry_alone() {
+    let (project, web, digest) = published(Who::Root, "echo local >/srv/local");
+    let registry = Registry::plain();
+    let name = registry.image("built");
+    project.run(&["push", "-q", "localhost/built", "--to", &name, "--inputs"]).ok();
+    let key = |project: &Project, prefix: &str| {
+        let mut command = project.command(&["keygen", prefix]);
+        Ran::of(command.env("COSIGN_PASSWORD", "")).ok();
+    };
+    key(&project, "ours");
+    let mut sign = project.command(&["sign", "--key", "ours.key", &name]);
+    Ran::of(sign.env("COSIGN_PASSWORD", "")).ok();
+    web.cut();
+    let other = Project::new();
+    other.write("ours.pub", std::fs::read(project.path("ours.pub")).unwrap());
+    let pinned = format!("{name}@{digest}");
+    let ran = other.run(&["audit", &pinned, "--key", "ours.pub"]);
+    assert_eq!(ran.code(), Some(0), "{ran}");
+    assert_eq!(ran.stdout(), format!("REPRODUCED  {pinned}\n"), "{ran}");
+    assert!(ran.stderr().contains("3/5 inputs: 1 of 1 bodies here"), "{ran}");
+    assert!(other.running().is_empty(), "{:?}", other.running());
+    // By another key nothing is signed.
+    key(&other, "theirs");
+    let ran = other.run(&["audit", &pinned, "--key", "theirs.pub"]);
+    assert_eq!(ran.code(), Some(17), "{ran}");
+    assert!(ran.stdout().starts_with("SIGNATURE INVALID  "), "{ran}");
 }
 
 #[test]

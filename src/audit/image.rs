@@ -38,6 +38,8 @@ pub struct SubjectImage {
     pub manifest: Digest,
     /// The labels of its configuration.
     pub labels: BTreeMap<String, String>,
+    /// The blobs of its layers, the base's first.
+    pub layers: Vec<Digest>,
 }
 
 /// Tells what an image says of itself, platform by platform.
@@ -46,6 +48,7 @@ pub fn subject(side: &Side<'_>) -> Result<Vec<SubjectImage>, Error> {
     let described = images.into_iter().map(|image| SubjectImage {
         manifest: image.digest(),
         labels: image.config.labels(),
+        layers: image.layers.iter().map(|layer| layer.digest).collect(),
         platform: image.is_for,
     });
     Ok(described.collect())

@@ -15,16 +15,18 @@ use super::{Outcome, diff, render};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  ocibuild audit ghcr.io/rocker-org/ml@sha256:…      in a checkout with its definition and lock
+  ocibuild audit ghcr.io/rocker-org/ml@sha256:…      from what is attached to it, or a checkout
+  ocibuild audit --key ocibuild.pub ghcr.io/me/ml    if that key signed it
   ocibuild audit ml                                  the last build of manifests/ml.toml
   ocibuild audit ./layout --definition ml --html why.html
   ocibuild audit --twice debian-ml                   two builds as different machines would make them
 
-The image's label names its lock; what that lists is taken from the store, and fetched only where it
-is missing. Every step runs, and nothing gets a name.
+The image's label names its lock, which is looked for beside the definitions here, then among what is
+attached to the image. What it lists is taken from the store, and fetched only where it is missing. Every step runs, and nothing gets a name.
 
 Exit codes: 0 the same digest, 11 it differs, 13 the same content in another form, 14 no lock or not
-the image's, 15 inputs missing or changed, 16 a step failed; 1, 2 and 3 as everywhere.")]
+the image's, 15 inputs missing or changed, 16 a step failed, 17 no signature by the keys; 1, 2 and 3
+as everywhere.")]
 pub(crate) struct Args {
     /// An image (a name, a layout, a digest in the store), or a definition, whose last build is meant
     #[arg(value_name = "IMAGE")]
@@ -35,6 +37,9 @@ pub(crate) struct Args {
     /// Build the definition two times under different circumstances, and compare these
     #[arg(long)]
     pub(crate) twice: bool,
+    /// A public key in PEM; one of those given must have signed the image. May be repeated
+    #[arg(long, value_name = "FILE", conflicts_with = "twice")]
+    key: Vec<PathBuf>,
     /// Audit this platform only; may be repeated
     #[arg(long, value_name = "OS/ARCH")]
     platform: Vec<Platform>,
@@ -60,6 +65,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         definition: args.definition.clone(),
         folder: context.folder.clone(),
         platforms: args.platform.clone(),
+        keys: args.key.iter().map(|key| context.absolute(key)).collect(),
         access: ops::Access { offline: args.offline, ..args.credentials.access(context)? },
     };
     let report = ops::audit(&options, &context.ops())?;

@@ -1,7 +1,8 @@
 //! `audit`: an image built again from what its lock lists, and compared with what was published.
 //!
 //! ```text
-//! image -> lock (its digest is a label of the image) -> inputs here? -> every step run -> compared
+//! image -> lock (its digest is a label of the image; beside a definition, else attached to the image)
+//!       -> inputs here? attached? -> every step run -> compared
 //! ```
 //! Whatever stops it is a verdict with its reason; an error is only what says nothing of the image.
 
@@ -16,15 +17,17 @@ use crate::build::Built;
 use crate::fault::{Fault, Kind};
 use crate::lock::{self, Lock};
 use crate::netlog::{self, Fetch};
-use crate::oci::{Descriptor, Digest, Platform};
+use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
 use crate::plan::{self, Ownership, Sources};
+use crate::registry::Repository;
 use crate::store::Store;
-use crate::transfer::Verify;
+use crate::transfer::{self, Source, Verify};
 use crate::{definition, disk, text};
 
 use super::build::{self, OWNERSHIP};
-use super::diff::{self, Find, ImageName};
-use super::{Access, BuildOptions, Context, Error, Network};
+use super::diff::{self, Find, Found, ImageName};
+use super::sign::{self, CheckOptions};
+use super::{Access, BuildOptions, Context, Error, Network, SourcesOptions, inputs};
 
 pub use report::{AuditReport, AuditVerdict, InputsReport};
 
@@ -45,6 +48,8 @@ pub struct AuditOptions {
     pub folder: PathBuf,
     /// The platforms; none is all that the image has.
     pub platforms: Vec<Platform>,
+    /// Public keys, one of which must have signed the image in its registry; none asks for nothing.
+    pub keys: Vec<PathBuf>,
     /// How to reach registries. Offline, nothing is asked for what the store lacks.
     pub access: Access,
 }
@@ -102,7 +107,24 @@ pub fn audit(options: &AuditOptions, context: &Context<'_>) -> Result<AuditRepor
         comparison: None,
     };
     context.report.note(&format!("1/5 image: {name} is {}", report.digest));
-    let audit = Audit { options, context, store: &store, subject: &subject, images };
+    let remote = name.reference().map(|reference| registries.open(reference));
+    if let (Found::Remote(..), Some(reference)) = (&found, name.reference()) {
+        // The base's layers are among the image's, wherever the base itself has gone.
+        for image in &images {
+            store.add_origins(&image.layers, reference)?;
+        }
+    }
+    let run = store.begin_run(context.report.as_ref())?;
+    let audit = Audit {
+        options,
+        context,
+        store: &store,
+        subject: &subject,
+        images,
+        name: name.reference(),
+        remote: remote.as_ref().filter(|_| !options.access.offline),
+        folder: run.path().join("sources"),
+    };
     let ended = audit.run(given, &mut report);
     match ended {
         Ok(()) => {}
@@ -151,10 +173,17 @@ struct Audit<'a> {
     store: &'a Store,
     subject: &'a Side<'a>,
     images: Vec<audit::SubjectImage>,
+    /// The image's name, where it has one.
+    name: Option<&'a Reference>,
+    /// Its repository, unless nobody may be asked.
+    remote: Option<&'a Repository>,
+    /// Where what was attached to the image is unpacked.
+    folder: PathBuf,
 }
 
 impl Audit<'_> {
     fn run(&self, given: Option<Given>, report: &mut AuditReport) -> Result<(), Ended> {
+        self.signed()?;
         let images = self.chosen()?;
         let (path, sources) = self.locked(&images, given)?;
         let chosen: Vec<Platform> = sources
@@ -169,7 +198,10 @@ impl Audit<'_> {
         let listed: Vec<Fetch> =
             fetches(sources.lock.as_ref(), &chosen).into_iter().cloned().collect();
         let fetches: Vec<&Fetch> = listed.iter().collect();
-        let (inputs, missing) = self.inputs(&fetches);
+        let (mut inputs, mut missing) = self.inputs(&fetches);
+        if !missing.is_empty() && self.bring_inputs()? {
+            (inputs, missing) = self.inputs(&fetches);
+        }
         self.tell_inputs(&inputs);
         report.inputs = Some(inputs);
         if self.options.access.offline && !missing.is_empty() {
@@ -251,22 +283,108 @@ impl Audit<'_> {
             };
         }
         let manifests = self.options.folder.join("manifests");
-        for path in locks_in(&manifests)? {
-            let problems = text::Problems::new();
-            let read = lock::read(&path, &problems);
-            // One that cannot be read is none that an image of this release names.
-            let Ok(lock) = problems.finish(read) else { continue };
-            let definition = path.with_extension("toml");
-            if fits(&lock)? && definition.is_file() {
-                let sources = Sources::load(&definition).map_err(plan::Error::from)?;
-                return Ok((definition, sources));
-            }
+        if let Some(found) = matching(&manifests, &fits)? {
+            return Ok(found);
+        }
+        if self.unpack_sources(images)?
+            && let Some(found) = matching(&self.folder.join("manifests"), &fits)?
+        {
+            return Ok(found);
         }
         Err(Ended::Stop(Stop::new(
             AuditVerdict::NoInputs,
-            format!("no lock in {} is the one that the image names", manifests.display()),
+            format!(
+                "no lock in {} is the one that the image names, and none is attached to it",
+                manifests.display()
+            ),
             "call it in a checkout of the definitions, in the state that the image was built from, or name one with --definition",
         )))
+    }
+
+    /// Asks for a signature by one of the given keys.
+    fn signed(&self) -> Result<(), Ended> {
+        if self.options.keys.is_empty() {
+            return Ok(());
+        }
+        let invalid = |reason: String, hint: Option<String>| {
+            let (verdict, reason) = (AuditVerdict::SignatureInvalid, vec![reason]);
+            Ended::Stop(Stop { verdict, reason, hint })
+        };
+        let Some(name) = self.name else {
+            return Err(Error::Usage(
+                "signatures are looked for in a registry: name the image as it is there".to_owned(),
+            )
+            .into());
+        };
+        // Of what was audited, whatever the name stands for by now.
+        let check = CheckOptions {
+            reference: name.at(self.subject.descriptor.digest),
+            keys: self.options.keys.clone(),
+            access: self.options.access.clone(),
+        };
+        match sign::check(&check, self.context) {
+            Ok(_) => Ok(()),
+            Err(error @ Error::NotSigned { .. }) => Err(invalid(error.to_string(), error.hint())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Unpacks the definition, recipes and lock that are attached to the image; tells whether there
+    /// were any.
+    fn unpack_sources(&self, images: &[&audit::SubjectImage]) -> Result<bool, Ended> {
+        let (Some(name), Some(image)) = (self.name, images.first()) else { return Ok(false) };
+        let digest = self.subject.descriptor.digest;
+        let options = |remote| SourcesOptions {
+            // By its digest, in the store as well as in the registry.
+            reference: name.clone(),
+            remote,
+            platform: Some(image.platform.clone()),
+            folder: self.folder.clone(),
+            access: self.options.access.clone(),
+        };
+        let is_here = self.store.resolve(name)?.is_some_and(|here| here.digest == digest);
+        if is_here && inputs::sources(&options(false), self.context).is_ok() {
+            return Ok(true);
+        }
+        let Some(_) = self.remote else { return Ok(false) };
+        let options = SourcesOptions { reference: name.at(digest), ..options(true) };
+        match inputs::sources(&options, self.context) {
+            Ok(_) => Ok(true),
+            Err(Error::NotAttached { .. }) => Ok(false),
+            // An image that is here alone has nothing in a registry.
+            Err(_) if is_here => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Brings the inputs that are attached to the image; tells whether there were any.
+    fn bring_inputs(&self) -> Result<bool, Ended> {
+        let (Some(name), Some(remote)) = (self.name, self.remote) else { return Ok(false) };
+        let name = name.at(self.subject.descriptor.digest);
+        // Where the registry does not have it, the inputs come from where they were recorded.
+        let Ok(document) = remote.document(&self.subject.descriptor) else { return Ok(false) };
+        // The store has to have the manifests to know what the inputs belong to.
+        self.store.put_document(&document)?;
+        for image in &self.images {
+            if let Some(entry) = Audit::entry(&document, image.manifest)? {
+                self.store.put_document(&remote.document(&entry)?)?;
+            }
+        }
+        let report = self.context.report.as_ref();
+        match inputs::pull_inputs(&name, &document, remote, self.store, report) {
+            Ok(()) => Ok(true),
+            Err(Error::NotAttached { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Finds the entry of a manifest in an index.
+    fn entry(document: &Document, manifest: Digest) -> Result<Option<Descriptor>, Ended> {
+        if !document.is_index() {
+            return Ok(None);
+        }
+        let index = document.index().map_err(transfer::Error::from)?;
+        Ok(index.manifests.into_iter().find(|entry| entry.digest == manifest))
     }
 
     /// Counts the inputs, and lists those that the store lacks or has damaged.
@@ -458,6 +576,25 @@ fn missing_inputs(missing: &[&Fetch]) -> Stop {
         reason,
         hint: Some("without --offline they are fetched from where they were recorded".to_owned()),
     }
+}
+
+/// Finds the definition in a folder whose lock fits.
+fn matching(
+    folder: &Path,
+    fits: &dyn Fn(&Lock) -> Result<bool, Error>,
+) -> Result<Option<Given>, Error> {
+    for path in locks_in(folder)? {
+        let problems = text::Problems::new();
+        let read = lock::read(&path, &problems);
+        // One that cannot be read is none that an image of this release names.
+        let Ok(lock) = problems.finish(read) else { continue };
+        let definition = path.with_extension("toml");
+        if fits(&lock)? && definition.is_file() {
+            let sources = Sources::load(&definition).map_err(plan::Error::from)?;
+            return Ok(Some((definition, sources)));
+        }
+    }
+    Ok(None)
 }
 
 /// Lists the locks of a folder; none where it does not exist.

@@ -25,6 +25,8 @@ pub enum AuditVerdict {
     InputsMissing,
     /// A step that failed, or asked for what is not in the lock.
     RebuildFailed,
+    /// None of the keys that were given signed the image.
+    SignatureInvalid,
 }
 
 impl AuditVerdict {
@@ -37,6 +39,7 @@ impl AuditVerdict {
             AuditVerdict::NoInputs => 14,
             AuditVerdict::InputsMissing => 15,
             AuditVerdict::RebuildFailed => 16,
+            AuditVerdict::SignatureInvalid => 17,
         }
     }
 
@@ -49,6 +52,7 @@ impl AuditVerdict {
             AuditVerdict::NoInputs => "NO INPUTS",
             AuditVerdict::InputsMissing => "INPUTS MISSING",
             AuditVerdict::RebuildFailed => "REBUILD FAILED",
+            AuditVerdict::SignatureInvalid => "SIGNATURE INVALID",
         }
     }
 
