@@ -1,5 +1,5 @@
-//! Pushes that race, and that outlive their tokens: the tag stands for one whole
-//! image at any time.
+//! Pushes that are killed, that race, and that outlive their tokens: the tag stands for one whole
+//! image at any time, and what comes after sends only what is missing.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,7 +12,8 @@ use ocibuild::registry::{Keychain, Registries, Repository};
 use ocibuild::report::{Silent, Task, Unit};
 use ocibuild::transfer::{Body, Placed, Sink, Source, Stream, fetch};
 
-use crate::support::cli::{Project, Who};
+use crate::support::cli::{Project, Who, wait_for};
+use crate::support::counter::Counter;
 use crate::support::registry::{Auth, Registry};
 use crate::support::token::TokenServer;
 use crate::support::{image, noise};
@@ -37,8 +38,62 @@ fn images(names: &[&str]) -> Project {
     project
 }
 
+/// All blobs of an image of one platform in the store.
+fn blobs(project: &Project, name: &str) -> Vec<Descriptor> {
+    let store = ocibuild::store::Store::open(&project.store()).unwrap();
+    let reference: Reference = name.parse().unwrap();
+    let root = Source::document(&store, &Source::resolve(&store, &reference).unwrap()).unwrap();
+    let entry = root.index().unwrap().manifests[0].clone();
+    let manifest = Source::document(&store, &entry).unwrap().manifest().unwrap();
+    manifest.layers.into_iter().chain([manifest.config]).collect()
+}
+
 fn start(project: &Project, arguments: &[&str]) -> Child {
     project.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_push_that_is_killed_anywhere_leaves_the_tag_and_is_finished_by_another() {
+    let project = images(&["big"]);
+    let new = blobs(&project, "localhost/big");
+    let whole: u64 = new.iter().map(|blob| blob.size).sum();
+    let digest = project.run(&["show", "localhost/big", "--json"]).json()["digest"].to_string();
+    let digest = digest.trim_matches('"').to_owned();
+    for round in 0..20 {
+        let registry = Registry::plain();
+        let name = registry.image("app:1");
+        project.run(&["push", "localhost/tiny:1", "--to", &name]).ok();
+        let old = open(&name).tagged("1").unwrap().unwrap();
+        // Drawn, but the same in each run; the last ones are near or at the end.
+        let point = (round * 7919 + 13) % 20 * whole / 19;
+        let wire = Counter::to(&registry.host(), Duration::from_millis(5));
+        let slowly = format!("{}/app:1", wire.host());
+        let mut child = start(&project, &["push", "localhost/big", "--to", &slowly]);
+        wait_for("the push to come so far", || {
+            wire.sent() > point || child.try_wait().unwrap().is_some()
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let repository = open(&name);
+        let now = repository.tagged("1").unwrap().unwrap();
+        let done = now.to_string() == digest;
+        assert!(now == old || done, "round {round}: {now}");
+        let (stored, _) = image::check(&registry.host(), "app", "1");
+        assert_eq!(stored, now.to_string(), "round {round}: it is whole");
+        let missing: u64 = new
+            .iter()
+            .filter(|blob| !repository.has_blob(blob).unwrap())
+            .map(|blob| blob.size)
+            .sum();
+        let wire = Counter::to(&registry.host(), Duration::ZERO);
+        let again = format!("{}/app:1", wire.host());
+        let pushed = project.run(&["push", "localhost/big", "--to", &again, "--json"]).json();
+        assert_eq!(pushed[0]["bytes"], missing, "round {round}: {pushed}");
+        // Manifests, and the headers of some dozens of requests.
+        assert!((missing..missing + 60_000).contains(&wire.sent()), "{missing} {}", wire.sent());
+        assert_eq!(image::check(&registry.host(), "app", "1").0, digest, "round {round}");
+    }
 }
 
 #[test]

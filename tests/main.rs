@@ -18,7 +18,7 @@ mod trust;
 // Images that are read elsewhere than their names say, and names that are blocked.
 mod mirrors;
 
-// Pushes that race, and that outlive their tokens.
+// Pushes that are killed, that race, and that outlive their tokens.
 mod convergence;
 
 // From registry to registry, with referrers; several destinations, and tags that wait for all.

@@ -6,6 +6,7 @@
 pub(crate) mod base;
 pub(crate) mod browser;
 pub(crate) mod cli;
+pub(crate) mod counter;
 pub(crate) mod cutter;
 pub(crate) mod driver;
 pub(crate) mod files;
