@@ -96,7 +96,7 @@ fn who_becomes_another_user_goes_on_like_anybody() {
         seq 200 | xargs -P8 -n1 sh -c 'cat /etc/passwd | wc -l; test -r /etc/shadow && echo yes' | sort | uniq -c
         perl -e 'use POSIX; use Time::HiRes "setitimer", "ITIMER_REAL";
             sigaction(SIGALRM, POSIX::SigAction->new(sub { $n++ }, POSIX::SigSet->new, SA_RESTART));
-            setitimer(ITIMER_REAL, 0.01, 0.01); for (1..1000) { open(F, "<", "/etc/passwd") or $bad++; close F;
+            setitimer(ITIMER_REAL, 0.01, 0.01); while ($i++ < 1000 || !$n) { open(F, "<", "/etc/passwd") or $bad++; close F;
             -e "/etc/none" and $bad++; } setitimer(ITIMER_REAL, 0); print "bad ", $bad + 0, " ", $n > 0, "\n"'
         perl -e 'for (1..300) { if (!fork) { exec "/bin/true" } wait; $s += $? } print "$s
 "'

@@ -74,6 +74,9 @@ fn a_push_that_is_killed_anywhere_leaves_the_tag_and_is_finished_by_another() {
         });
         child.kill().unwrap();
         child.wait().unwrap();
+        // What it sent last is still on its way, and then the registry's to finish.
+        wire.drain();
+        std::thread::sleep(Duration::from_millis(500));
 
         let repository = open(&name);
         let now = repository.tagged("1").unwrap().unwrap();

@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::cli::wait_for;
+
 /// The wire. Its threads end with the test's process.
 pub(crate) struct Counter {
     port: u16,
     sent: Arc<AtomicU64>,
+    open: Arc<AtomicU64>,
 }
 
 impl Counter {
@@ -19,26 +22,36 @@ impl Counter {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let sent = Arc::new(AtomicU64::new(0));
-        let (server, counted) = (server.to_owned(), Arc::clone(&sent));
+        let open = Arc::new(AtomicU64::new(0));
+        let (server, counted, running) = (server.to_owned(), Arc::clone(&sent), Arc::clone(&open));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(&server) else { continue };
                 let (mut back, mut answers) =
                     (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let counted = Arc::clone(&counted);
-                thread::spawn(move || pass(client, server, each, &counted));
+                let (counted, running) = (Arc::clone(&counted), Arc::clone(&running));
+                running.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || {
+                    pass(client, server, each, &counted);
+                    running.fetch_sub(1, Ordering::SeqCst);
+                });
                 thread::spawn(move || {
                     std::io::copy(&mut answers, &mut back).ok();
                     back.shutdown(Shutdown::Both).ok();
                 });
             }
         });
-        Counter { port, sent }
+        Counter { port, sent, open }
     }
 
     /// Returns `127.0.0.1:PORT` of this end.
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Waits until all that was sent has reached the registry.
+    pub(crate) fn drain(&self) {
+        wait_for("the wire to be empty", || self.open.load(Ordering::SeqCst) == 0);
     }
 
     /// Returns how many bytes were sent to the registry, requests' headers among them.
