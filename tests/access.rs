@@ -68,7 +68,6 @@ fn a_step_of_another_user_may_no_more_with_one_id() {
 
 /// The same for who becomes another user in a step that begins as root.
 #[test]
-#[ignore = "now and then the tracer comes too late, and the user reads as root does"]
 fn who_becomes_another_user_may_no_more_with_one_id() {
     let script = format!(
         "{SET_UP}
@@ -82,7 +81,6 @@ fn who_becomes_another_user_may_no_more_with_one_id() {
 
 /// Whoever is watched for that ends, stops, forks and gets signals as if nobody watched.
 #[test]
-#[ignore = "now and then the tracer comes too late, and the user reads as root does"]
 fn who_becomes_another_user_goes_on_like_anybody() {
     let script = r#"exec 2>&1; cd /tmp
         useradd -m -u 1000 u; chown u /usr/bin/small; chmod 4755 /usr/bin/small
