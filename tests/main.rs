@@ -46,6 +46,9 @@ mod intent;
 mod double;
 mod faults;
 
+// How long a registry is waited for, and what its refusals mean.
+mod refusals;
+
 // Pushes and pulls in bad weather, two hundred of each.
 mod weather;
 

@@ -11,7 +11,7 @@ use super::referrers::{SUBJECT, as_referrer};
 use super::repository::{For, Repository, scope};
 use super::upload::Session;
 
-/// How often a document that was just pushed is looked for.
+/// How often a registry is asked for what it may see only in a moment.
 const LOOKS: u32 = 4;
 
 impl Sink for Repository {
@@ -115,13 +115,10 @@ impl Sink for Repository {
         loop {
             match self.get_document(&name, Some(descriptor.digest), For::Push) {
                 // What was just written may take a moment to be seen everywhere.
-                Err(error) if error.is_not_found() && looked < LOOKS => {
-                    let config = self.client().config();
-                    let wait = config.backoff.saturating_mul(looked);
-                    let why = format!("{} does not show {name} yet", self.name());
-                    if !self.client().pause(&self.base()?, &why, wait, &config.patience) {
-                        return Err(error.into());
-                    }
+                Err(error)
+                    if error.is_not_found()
+                        && self.wait_to_look(looked, &format!("does not show {name} yet"))? =>
+                {
                     looked += 1;
                 }
                 other => return Ok(other?),
@@ -180,6 +177,31 @@ impl Repository {
 
     /// Puts a document under a tag or its digest.
     pub(super) fn put_under(&self, document: &Document, name: &str) -> Result<Response, Error> {
+        let mut asked = 1;
+        loop {
+            match self.put_once(document, name) {
+                // Where another push of the same blobs is at work, docker-registry may find the link
+                // of one half written, and what refers to it damaged.
+                Err(Error::Refused(refusal))
+                    if refusal.code == "DIGEST_INVALID"
+                        && self.wait_to_look(asked, &format!("takes {name} for damaged"))? =>
+                {
+                    asked += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Waits before a registry is asked once more; tells whether it is to be.
+    fn wait_to_look(&self, looked: u32, why: &str) -> Result<bool, Error> {
+        let config = self.client().config();
+        let wait = config.backoff.saturating_mul(looked);
+        let why = format!("{} {why}", self.name());
+        Ok(looked < LOOKS && self.client().pause(&self.base()?, &why, wait, &config.patience))
+    }
+
+    fn put_once(&self, document: &Document, name: &str) -> Result<Response, Error> {
         let url = self.url(&format!("manifests/{name}"))?;
         let mut answer = self.send(&Method::PUT, &url, &self.scopes(For::Push), |request| {
             Ok(request
