@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::changes::{self, Changes, Kind};
 use crate::disk::{self, At};
 use crate::layer::{self, Profile, normalise};
-use crate::netlog::{Fetch, Netlog};
+use crate::netlog::Fetch;
 use crate::oci::{Descriptor, Digest};
 use crate::plan::{self, Layer, Plan};
 use crate::recipe::Action;
@@ -95,10 +95,6 @@ fn fetches(layer: &Layer) -> bool {
         Action::Fetch(_) => true,
         Action::Copy(_) | Action::Env(_) => false,
     })
-}
-
-fn recorded(netlog: &Netlog) -> Vec<Fetch> {
-    netlog.record().fetches
 }
 
 /// How far a layer came.
@@ -321,8 +317,6 @@ impl<'a> Maker<'a> {
         if !in_memory {
             workplace.settle()?;
         }
-        // A layer that nothing was fetched for has a record that says so.
-        let fetches = host.recorder.map(|_| netlog.as_ref().map(recorded).unwrap_or_default());
         let early = match ended {
             step::Run::Done => None,
             step::Run::OutOfMemory => Some(Attempt::OutOfMemory),
@@ -335,6 +329,9 @@ impl<'a> Maker<'a> {
             rootfs::remove_tree(&folder)?;
             return Ok(early);
         }
+        // A layer that nothing was fetched for has a record that says so.
+        let recorded = || netlog.as_ref().map(|netlog| netlog.record().fetches);
+        let fetches = host.recorder.map(|_| recorded().unwrap_or_default());
         let times =
             normalise::Times { start, end: file_clock(&home)?, source_date: layer.source_date };
         clear_scratch(&folder)?;
