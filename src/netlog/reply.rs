@@ -172,8 +172,7 @@ pub(super) fn text(status: u16, text: &str) -> Response<Served> {
     response
 }
 
-/// Makes the answer to `ask` of what is kept. `location` is where a redirect leads; `size` is the
-/// body's where it is known.
+/// Makes the answer to `ask` of what is kept. `size` is the body's where it is known.
 pub(super) fn answer(
     ask: &Ask,
     head: &Head,

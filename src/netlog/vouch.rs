@@ -72,8 +72,13 @@ impl Found<'_> {
         let signatures: BTreeSet<&str> =
             whole.iter().filter_map(|fetch| fetch.url.strip_suffix("/Release.gpg")).collect();
         let mut indexes = BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for fetch in &whole {
+            if seen.contains(&fetch.digest) {
+                continue;
+            }
             let Some(text) = self.signed(fetch, &signatures) else { continue };
+            seen.insert(fetch.digest);
             self.vouch(&fetch.digest, AuthorityClass::Gpg);
             for (digest, path) in listed(&text) {
                 self.vouch(&digest, AuthorityClass::AptChain);
@@ -88,6 +93,9 @@ impl Found<'_> {
             if fetch.url.ends_with("/Release.gpg") {
                 self.vouch(&fetch.digest, AuthorityClass::Gpg);
             }
+            if !indexes.remove(&fetch.digest) {
+                continue;
+            }
             // An index has tens of megabytes, so none is read for nothing.
             let packages: BTreeSet<Digest> = whole
                 .iter()
@@ -95,7 +103,7 @@ impl Found<'_> {
                 .map(|fetch| fetch.digest)
                 .filter(|digest| self.wanted.get(digest) == Some(&AuthorityClass::None))
                 .collect();
-            if !packages.is_empty() && indexes.remove(&fetch.digest) {
+            if !packages.is_empty() {
                 self.scan(fetch, AuthorityClass::AptChain, Some(packages));
             }
         }
@@ -115,13 +123,20 @@ impl Found<'_> {
 
     /// Looks into pages of Python's projects and conda's channels.
     fn pages(&mut self, fetches: &[Fetch]) {
+        let mut seen = BTreeSet::new();
         for fetch in fetches.iter().filter(|fetch| is_trusted_page(fetch)) {
             let path = fetch.url.split('?').next().unwrap_or(&fetch.url);
             let name = path.rsplit('/').next().unwrap_or(path);
-            if path.contains("/simple/") || path.contains("/pypi/") && is_json(fetch) {
-                self.scan(fetch, AuthorityClass::PypiHash, None);
+            let class = if path.contains("/simple/") || path.contains("/pypi/") && is_json(fetch) {
+                AuthorityClass::PypiHash
             } else if name.starts_with("repodata") || name.starts_with("current_repodata") {
-                self.scan(fetch, AuthorityClass::CondaSha256, None);
+                AuthorityClass::CondaSha256
+            } else {
+                continue;
+            };
+            // Several URLs may have given the same page.
+            if seen.insert((fetch.digest, class)) {
+                self.scan(fetch, class, None);
             }
         }
     }
@@ -135,8 +150,10 @@ impl Found<'_> {
             .collect();
         let hosts: BTreeSet<String> = archives.iter().map(|fetch| host(&fetch.url)).collect();
         let mut integrity = BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for page in fetches.iter().filter(|fetch| is_trusted_page(fetch) && is_json(fetch)) {
             if hosts.contains(&host(&page.url))
+                && seen.insert(page.digest)
                 && let Some(file) = self.open(page)
             {
                 integrities(file, &mut integrity).ok();
@@ -301,6 +318,10 @@ fn sha512(mut file: File) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek, Write};
+    use std::sync::Mutex;
+
+    use super::super::{BodyWriter, Variant};
     use super::*;
 
     #[test]
@@ -326,6 +347,82 @@ mod tests {
         let text = format!("{{\"integrity\":\"sha512-{hash}\"}} sha512-short");
         integrities(Bytewise(text.as_bytes()), &mut found).unwrap();
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [hash.as_bytes()]);
+    }
+
+    #[test]
+    fn no_index_is_read_twice() {
+        /// Bodies that count how often each is opened.
+        struct Counted {
+            bodies: BTreeMap<Digest, &'static [u8]>,
+            opened: Mutex<BTreeMap<Digest, usize>>,
+        }
+        impl Bodies for Counted {
+            fn open(&self, digest: &Digest) -> io::Result<Option<File>> {
+                let Some(body) = self.bodies.get(digest) else { return Ok(None) };
+                *self.opened.lock().unwrap().entry(*digest).or_default() += 1;
+                let mut file = tempfile::tempfile()?;
+                file.write_all(body)?;
+                file.rewind()?;
+                Ok(Some(file))
+            }
+            fn discard(&self, _: &Digest) -> io::Result<()> {
+                unreachable!("nothing here is damaged")
+            }
+            fn begin(&self) -> io::Result<Box<dyn BodyWriter>> {
+                unreachable!("nothing is kept")
+            }
+        }
+        let one = Digest::of(b"1").hex();
+        let leak = |text: String| -> &'static [u8] { Box::leak(text.into_boxed_str()).as_bytes() };
+        let packages = leak(format!("SHA256: {one}\n"));
+        let release = leak(format!(
+            "-----BEGIN PGP SIGNED MESSAGE-----\nSHA256:\n {} 1 main/Packages\n",
+            Digest::of(packages).hex()
+        ));
+        let page = leak(format!("x.whl#sha256={one}"));
+        let repodata = leak(format!("{{\"sha256\":\"{one}\"}}"));
+        let about = b"{\"integrity\":\"sha512-\"}";
+        let indexes = [
+            ("http://a/dists/x/InRelease", release),
+            ("http://a/dists/x/main/Packages", packages),
+            ("https://a/simple/x/", page),
+            ("https://a/noarch/repodata.json", repodata),
+            ("https://a/x", about),
+        ];
+        let fetch = |url: String, body: &[u8]| Fetch {
+            headers: [("content-type".to_owned(), "application/json".to_owned())]
+                .into_iter()
+                .filter(|_| url.ends_with("/x"))
+                .collect(),
+            url,
+            method: Method::Get,
+            variant: Variant::default(),
+            credentials: false,
+            turn: 0,
+            status: 200,
+            digest: Digest::of(body),
+            size: body.len() as u64,
+            authority: AuthorityClass::None,
+        };
+        let mut fetches = vec![
+            fetch("http://a/pool/one.deb".to_owned(), b"1"),
+            fetch("https://a/x/-/x-1.tgz".to_owned(), b"an archive"),
+        ];
+        // The same again from another place.
+        for (url, body) in indexes {
+            fetches.push(fetch(url.to_owned(), body));
+            fetches.push(fetch(url.replace("//a/", "//a/mirror/"), body));
+        }
+        let bodies = Counted {
+            bodies: indexes.iter().map(|(_, body)| (Digest::of(body), *body)).collect(),
+            opened: Mutex::default(),
+        };
+        classify(&mut fetches, &bodies, &BTreeSet::new());
+        assert_eq!(fetches[0].authority, AuthorityClass::AptChain);
+        let opened = bodies.opened.into_inner().unwrap();
+        for (url, body) in indexes {
+            assert_eq!(opened.get(&Digest::of(body)), Some(&1), "{url}: {opened:?}");
+        }
     }
 
     #[test]
