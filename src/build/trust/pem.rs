@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memmem;
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
@@ -47,9 +48,9 @@ pub(super) fn certificates(content: &[u8]) -> Vec<Vec<u8>> {
 fn blocks(content: &[u8]) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut at = 0;
-    while let Some(start) = position(&content[at..], BEGIN).map(|start| at + start) {
+    while let Some(start) = memmem::find(&content[at..], BEGIN.as_bytes()).map(|start| at + start) {
         let body = start + BEGIN.len();
-        let Some(length) = position(&content[body..], END) else { break };
+        let Some(length) = memmem::find(&content[body..], END.as_bytes()) else { break };
         let text: Vec<u8> = content[body..body + length]
             .iter()
             .copied()
@@ -63,17 +64,4 @@ fn blocks(content: &[u8]) -> Vec<Block> {
         blocks.extend(STANDARD.decode(text).ok().map(|der| Block { start, end: at, der }));
     }
     blocks
-}
-
-fn position(text: &[u8], part: &str) -> Option<usize> {
-    let first = part.as_bytes().first()?;
-    let mut at = 0;
-    while let Some(next) = text[at..].iter().position(|byte| byte == first) {
-        at += next;
-        if text[at..].starts_with(part.as_bytes()) {
-            return Some(at);
-        }
-        at += 1;
-    }
-    None
 }
