@@ -1,18 +1,18 @@
 //! `build` and its plan: a definition, platform by platform, into the store; the index when all
 //! platforms that the definition names are there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::build::{self, Built, Host, Trees};
+use crate::build::{self, Built, Host};
 use crate::definition::{self, Compression, Definition};
 use crate::http;
 use crate::layer::{Profile, normalise};
 use crate::lock;
-use crate::oci::{Descriptor, Digest, Document, Index, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::plan::{self, Inputs, Misfit, Ownership, Plan, Rules, Sources};
 use crate::registry::Repository;
 use crate::report::Report;
@@ -23,8 +23,10 @@ use crate::transfer::Source;
 use super::access::Origins;
 use super::ahead::Ahead;
 use super::base::Found;
+use super::named::{leave_unnamed, name_image};
+use super::outlook::{disk_plan, layer_plans};
 use super::shell::Failed;
-use super::{Access, Context, DiskPlan, Error, base, inputs, provenance, publish, room};
+use super::{Access, Context, DiskPlan, Error, base, inputs, provenance, room};
 
 /// What to build, and how.
 #[derive(Clone, Debug)]
@@ -133,60 +135,8 @@ pub struct LayerReport {
     pub cached: bool,
 }
 
-/// What would be done for a definition.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlanReport {
-    /// The definition.
-    pub name: String,
-    /// The image's name.
-    pub image: Reference,
-    /// Where else it goes.
-    pub also: Vec<Reference>,
-    /// One entry a platform.
-    pub platforms: Vec<PlatformPlan>,
-    /// What the user should look at.
-    pub warnings: Vec<String>,
-}
-
-/// What would be done for a platform.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlatformPlan {
-    /// The platform.
-    pub platform: Platform,
-    /// The base, by digest.
-    pub base: Reference,
-    /// The recipes' layers, from the bottom up.
-    pub layers: Vec<LayerPlan>,
-    /// Bytes of the base that would have to be fetched.
-    pub fetch_bytes: u64,
-    /// About how much disk the build needs for what is known: blobs to keep, and trees to unpack.
-    pub disk_bytes: u64,
-    /// What will be on disk.
-    pub disk: DiskPlan,
-    /// The whole plan.
-    pub plan: Plan,
-}
-
-/// What would be done for a layer.
-#[derive(Clone, Debug, Serialize)]
-pub struct LayerPlan {
-    /// The recipe.
-    pub name: String,
-    /// What it is looked for under; unknown above a layer that has yet to be made.
-    pub key: Option<Digest>,
-    /// `cached`, `to be made`, or `depends on the layer below`.
-    pub state: String,
-    /// How many steps it has.
-    pub steps: usize,
-    /// What is not done, and why.
-    pub switched_off: Vec<String>,
-}
-
 /// Where an image says that its owners are not the true ones.
 pub(super) const OWNERSHIP: &str = "dev.ocibuild.ownership";
-
-/// The state of a layer that is there.
-const CACHED: &str = "cached";
 
 /// The pieces that planning and building share.
 pub(super) struct Job {
@@ -195,7 +145,7 @@ pub(super) struct Job {
     pub(super) platforms: Vec<(Plan, build::Base)>,
 }
 
-fn job(
+pub(super) fn job(
     name: &str,
     options: &BuildOptions,
     store: &Store,
@@ -317,115 +267,6 @@ pub fn emulate(platforms: &[Platform], context: &Context<'_>) -> Result<(), Erro
         build::emulate(platform, context.env)?;
     }
     Ok(sandbox::keep_emulators()?)
-}
-
-/// Tells what [`build()`] would do; of a registry, only the base's documents are asked for.
-pub fn plan(options: &BuildOptions, context: &Context<'_>) -> Result<Vec<PlanReport>, Error> {
-    let store = context.open()?;
-    options.names.iter().map(|name| plan_one(name, options, &store, context)).collect()
-}
-
-fn plan_one(
-    name: &str,
-    options: &BuildOptions,
-    store: &Store,
-    context: &Context<'_>,
-) -> Result<PlanReport, Error> {
-    let Job { sources, found, platforms } = job(name, options, store, context)?;
-    let definition = &sources.definition;
-    let mut warnings = BTreeSet::new();
-    let mut reports = Vec::new();
-    for (plan, base) in platforms {
-        warnings.extend(plan.warnings.iter().cloned());
-        let layers = layer_plans(&plan, &base, options, store)?;
-        let disk = disk_plan(&layers, &base, store, context)?;
-        reports.push(PlatformPlan {
-            platform: plan.platform.clone(),
-            base: base.reference.at(found.digest()),
-            layers,
-            fetch_bytes: disk.fetch,
-            disk_bytes: disk.about(),
-            disk,
-            plan,
-        });
-    }
-    Ok(PlanReport {
-        name: definition.name.clone(),
-        image: definition.image.clone(),
-        also: definition
-            .destinations()
-            .into_iter()
-            .filter(|name| *name != definition.image)
-            .collect(),
-        platforms: reports,
-        warnings: warnings.into_iter().collect(),
-    })
-}
-
-/// Tells of each layer whether it is there.
-fn layer_plans(
-    plan: &Plan,
-    base: &build::Base,
-    options: &BuildOptions,
-    store: &Store,
-) -> Result<Vec<LayerPlan>, Error> {
-    let mut parents = Some(base.config.diff_ids());
-    let mut layers = Vec::new();
-    for layer in &plan.layers {
-        let key = match &parents {
-            Some(parents) => Some(plan::key(layer, parents, options.ownership)?),
-            None => None,
-        };
-        let anew = options.no_cache || options.refresh.contains(&layer.name);
-        let cached = match (&key, anew) {
-            (Some(key), false) => store.cached(key)?,
-            _ => None,
-        };
-        let usable = match cached.as_ref().map(|cached| cached.diff_id) {
-            None => false,
-            Some(None) => true,
-            Some(Some(diff_id)) => build::has_blob(store, &diff_id)?,
-        };
-        let state = match (&key, usable) {
-            (_, true) => CACHED,
-            (Some(_), false) => "to be made",
-            (None, false) => "depends on the layer below",
-        };
-        if let (Some(parents), Some(cached), true) = (&mut parents, &cached, usable) {
-            parents.extend(cached.diff_id);
-        } else {
-            parents = None;
-        }
-        layers.push(LayerPlan {
-            name: layer.name.clone(),
-            key,
-            state: state.to_owned(),
-            steps: layer.steps.len(),
-            switched_off: layer
-                .off
-                .iter()
-                .map(|off| format!("{}: {}", off.name, off.reason))
-                .collect(),
-        });
-    }
-    Ok(layers)
-}
-
-/// Tells what will be on disk: the base's trees, unless every layer is there already.
-fn disk_plan(
-    layers: &[LayerPlan],
-    base: &build::Base,
-    store: &Store,
-    context: &Context<'_>,
-) -> Result<DiskPlan, Error> {
-    let to_make = layers.iter().filter(|layer| layer.state != CACHED).count();
-    let mut disk = DiskPlan { layers_to_make: to_make as u64, ..DiskPlan::default() };
-    if disk.layers_to_make > 0 {
-        let mode = context.mode.unwrap_or(Mode::Root);
-        let trees = Trees::new(store, store, mode, context.report.as_ref());
-        disk.add(&trees.need(&base.layers())?);
-    }
-    Ok(disk)
 }
 
 /// Returns the newest profile of what the definition asks for.
@@ -639,80 +480,4 @@ fn platform_report(built: &Built) -> PlatformReport {
             })
             .collect(),
     }
-}
-
-/// Gives a build its name: the index where all platforms are there, else a note of each that is.
-pub(super) fn name_image(
-    definition: &Definition,
-    manifests: &[Descriptor],
-    store: &Store,
-) -> Result<(Digest, bool), Error> {
-    let image = &definition.image;
-    let also = definition.destinations();
-    let also: Vec<String> =
-        also.iter().filter(|name| *name != image).map(ToString::to_string).collect();
-    let noted = |descriptor: &Descriptor| {
-        let mut descriptor = descriptor.clone();
-        descriptor.annotations.insert(publish::ALSO.to_owned(), also.join(" "));
-        descriptor
-    };
-    if !is_whole(definition, manifests) {
-        for manifest in manifests {
-            store.set_partial(image, &noted(manifest))?;
-        }
-        let digest = manifests.first().map_or_else(|| Digest::of(b""), |manifest| manifest.digest);
-        return Ok((digest, false));
-    }
-    let document = index_of(definition, manifests)?;
-    store.put_document(&document)?;
-    store.tag(image, &noted(&document.descriptor()))?;
-    store.clear_partials(image)?;
-    let builder = provenance::builder()?;
-    provenance::record_index(image, &document.descriptor(), manifests, &builder, store)?;
-    Ok((document.digest(), true))
-}
-
-/// Tells whether all platforms of a definition are there.
-fn is_whole(definition: &Definition, manifests: &[Descriptor]) -> bool {
-    definition.platforms.iter().all(|platform| {
-        manifests
-            .iter()
-            .any(|entry| entry.platform.as_ref().is_some_and(|has| has.satisfies(platform)))
-    })
-}
-
-/// Returns the index of a definition's platforms.
-pub(super) fn index_of(
-    definition: &Definition,
-    manifests: &[Descriptor],
-) -> Result<Document, Error> {
-    let index = Index::new(manifests.to_vec(), index_annotations(definition));
-    Ok(Document::of_index(&index)?)
-}
-
-/// Does what [`name_image()`] does, but for the name.
-fn leave_unnamed(
-    definition: &Definition,
-    manifests: &[Descriptor],
-    store: &Store,
-) -> Result<(Digest, bool), Error> {
-    if !is_whole(definition, manifests) {
-        let digest = manifests.first().map_or_else(|| Digest::of(b""), |manifest| manifest.digest);
-        return Ok((digest, false));
-    }
-    let document = index_of(definition, manifests)?;
-    store.put_document(&document)?;
-    Ok((document.digest(), true))
-}
-
-/// An index says of itself what the definition says of the image: registries show it from there.
-fn index_annotations(definition: &Definition) -> BTreeMap<String, String> {
-    let mut annotations = definition.annotations.clone();
-    for name in ["source", "description", "licenses", "title"] {
-        let name = format!("org.opencontainers.image.{name}");
-        if let Some(value) = definition.config.labels.get(&name) {
-            annotations.entry(name).or_insert_with(|| value.clone());
-        }
-    }
-    annotations
 }

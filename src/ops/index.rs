@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use crate::oci::{Descriptor, Platform, Reference};
 use crate::transfer::{self, Source};
 
-use super::build::{load, name_image};
+use super::build::load;
+use super::named::name_image;
 use super::{Access, BuildOptions, BuildReport, Context, Error, Network, PlatformReport, inspect};
 
 /// What to join.

@@ -21,7 +21,9 @@ mod inputs;
 mod inspect;
 mod lock;
 mod login;
+mod named;
 mod news;
+mod outlook;
 mod provenance;
 mod publish;
 mod pull;
@@ -39,11 +41,7 @@ use std::sync::Arc;
 
 pub use access::Access;
 pub use audit::{AuditOptions, AuditReport, AuditVerdict, InputsReport, audit};
-pub use build::BuildReport;
-pub use build::{
-    BuildOptions, LayerPlan, LayerReport, Network, PlanReport, PlatformPlan, PlatformReport, build,
-    emulate, plan,
-};
+pub use build::{BuildOptions, BuildReport, LayerReport, Network, PlatformReport, build, emulate};
 pub use copy::{CopyOptions, CopyReport, copy};
 pub use diff::{DiffOptions, ImageName, diff};
 pub use doctor::{DoctorReport, Finding, RuleReport, RulesReport, doctor, rules};
@@ -56,6 +54,7 @@ pub use inspect::{ImageLayer, ImagePlatform, ImageReport, ListedReport, ShowOpti
 pub use lock::{LockOptions, LockReport, LockedPlatform, MergeReport, lock, lock_diff, lock_merge};
 pub use login::{LoginOptions, LoginReport, LogoutReport, login, logout};
 pub use news::{NewsOptions, NewsReport, lock_news};
+pub use outlook::{LayerPlan, PlanReport, PlatformPlan, plan};
 pub use provenance::{ProvenanceOptions, provenance};
 pub use publish::{Attest, Inputs, PushOptions, PushReport, Pushed, push};
 pub use pull::{PullOptions, PullReport, pull};

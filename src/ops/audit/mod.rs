@@ -27,7 +27,7 @@ use crate::{definition, disk, text};
 use super::build::{self, OWNERSHIP};
 use super::diff::{self, Find, Found, ImageName};
 use super::sign::{self, CheckOptions};
-use super::{Access, BuildOptions, Context, Error, Network, SourcesOptions, inputs};
+use super::{Access, BuildOptions, Context, Error, Network, SourcesOptions, inputs, named};
 
 pub use report::{AuditReport, AuditVerdict, InputsReport};
 
@@ -524,7 +524,7 @@ impl Audit<'_> {
             && images
                 .iter()
                 .all(|image| manifests.iter().any(|manifest| manifest.digest == image.manifest));
-        let index = build::index_of(&sources.definition, &manifests)?;
+        let index = named::index_of(&sources.definition, &manifests)?;
         // An image that was one manifest all along is compared with its one.
         let rebuilt = if let (false, [only]) = (self.subject.is_index(), manifests.as_slice()) {
             only.clone()
