@@ -6,36 +6,33 @@
 //! ```
 //! Whatever stops it is a verdict with its reason; an error is only what says nothing of the image.
 
+mod bodies;
+mod origin;
 mod report;
 
-use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
 use crate::audit::{self, Side};
 use crate::build::Built;
+use crate::definition;
 use crate::fault::{Fault, Kind};
-use crate::lock::{self, Lock};
+use crate::lock;
 use crate::netlog::{self, Fetch};
-use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
-use crate::plan::{self, Ownership, Sources};
+use crate::oci::{Descriptor, Platform, Reference};
+use crate::plan::{Ownership, Sources};
 use crate::registry::Repository;
 use crate::store::Store;
-use crate::transfer::{self, Source, Verify};
-use crate::{definition, disk, text};
 
 use super::build::{self, OWNERSHIP};
 use super::diff::{self, Find, Found, ImageName};
 use super::sign::{self, CheckOptions};
-use super::{Access, BuildOptions, Context, Error, Network, SourcesOptions, inputs, named};
+use super::{Access, BuildOptions, Context, Error, Network, named};
+
+use bodies::{fetches, missing_inputs};
+use origin::{Given, definition_of};
 
 pub use report::{AuditReport, AuditVerdict, InputsReport};
-
-/// The label by which an image names its lock.
-const LOCK: &str = "dev.ocibuild.lock";
-
-/// How many examples of what is missing are told.
-const EXAMPLES: usize = 3;
 
 /// What to audit.
 #[derive(Clone, Debug)]
@@ -139,23 +136,6 @@ pub fn audit(options: &AuditOptions, context: &Context<'_>) -> Result<AuditRepor
     Ok(report)
 }
 
-/// A definition's file and all that belongs to it.
-type Given = (PathBuf, Sources);
-
-/// Reads the definition that was named, as such or in place of the image.
-fn definition_of(options: &AuditOptions) -> Result<Option<Given>, Error> {
-    let manifests = options.folder.join("manifests");
-    let path = match &options.definition {
-        Some(name) => options.folder.join(definition::find(name, &manifests)?),
-        None => match definition::find(&options.image, &manifests) {
-            Ok(path) if options.folder.join(&path).is_file() => options.folder.join(path),
-            _ => return Ok(None),
-        },
-    };
-    let sources = Sources::load(&path).map_err(plan::Error::from)?;
-    Ok(Some((path, sources)))
-}
-
 fn image_name(text: &str, options: &AuditOptions) -> Result<ImageName, Error> {
     // One word is rather a definition with a slip than an image of Docker Hub's.
     if !text.contains(['/', ':', '.']) {
@@ -234,73 +214,6 @@ impl Audit<'_> {
         Ok(images)
     }
 
-    /// Finds the definition whose lock the image names.
-    fn locked(
-        &self,
-        images: &[&audit::SubjectImage],
-        given: Option<Given>,
-    ) -> Result<Given, Ended> {
-        let mut labels: BTreeMap<&Platform, Digest> = BTreeMap::new();
-        for image in images {
-            let label = image.labels.get(LOCK).and_then(|label| label.parse().ok());
-            let Some(label) = label else {
-                return Err(Ended::Stop(Stop::new(
-                    AuditVerdict::NoInputs,
-                    format!(
-                        "the image for {} names no lock: it was built with the network open",
-                        image.platform
-                    ),
-                    "`ocibuild lock NAME` writes one for the next build; `ocibuild diff` compares without",
-                )));
-            };
-            labels.insert(&image.platform, label);
-        }
-        let fits = |lock: &Lock| -> Result<bool, Error> {
-            for (platform, label) in &labels {
-                if lock.digest(platform)? != Some(*label) {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        };
-        if let Some((path, sources)) = given {
-            return match &sources.lock {
-                Some(lock) if fits(lock)? => Ok((path, sources)),
-                Some(_) => Err(Ended::Stop(Stop::new(
-                    AuditVerdict::NoInputs,
-                    format!(
-                        "{} is not the lock that the image names, which is {}",
-                        lock::path_beside(&path).display(),
-                        labels.values().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                    ),
-                    "check out the state of the definition that the image was built from",
-                ))),
-                None => Err(Ended::Stop(Stop::new(
-                    AuditVerdict::NoInputs,
-                    format!("there is no {}", lock::path_beside(&path).display()),
-                    "check out the state of the definition that the image was built from",
-                ))),
-            };
-        }
-        let manifests = self.options.folder.join("manifests");
-        if let Some(found) = matching(&manifests, &fits)? {
-            return Ok(found);
-        }
-        if self.unpack_sources(images)?
-            && let Some(found) = matching(&self.folder.join("manifests"), &fits)?
-        {
-            return Ok(found);
-        }
-        Err(Ended::Stop(Stop::new(
-            AuditVerdict::NoInputs,
-            format!(
-                "no lock in {} is the one that the image names, and none is attached to it",
-                manifests.display()
-            ),
-            "call it in a checkout of the definitions, in the state that the image was built from, or name one with --definition",
-        )))
-    }
-
     /// Asks for a signature by one of the given keys.
     fn signed(&self) -> Result<(), Ended> {
         if self.options.keys.is_empty() {
@@ -327,100 +240,6 @@ impl Audit<'_> {
             Err(error @ Error::NotSigned { .. }) => Err(invalid(error.to_string(), error.hint())),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Unpacks the definition, recipes and lock that are attached to the image; tells whether there
-    /// were any.
-    fn unpack_sources(&self, images: &[&audit::SubjectImage]) -> Result<bool, Ended> {
-        let (Some(name), Some(image)) = (self.name, images.first()) else { return Ok(false) };
-        let digest = self.subject.descriptor.digest;
-        let options = |remote| SourcesOptions {
-            // By its digest, in the store as well as in the registry.
-            reference: name.clone(),
-            remote,
-            platform: Some(image.platform.clone()),
-            folder: self.folder.clone(),
-            access: self.options.access.clone(),
-        };
-        let is_here = self.store.resolve(name)?.is_some_and(|here| here.digest == digest);
-        if is_here && inputs::sources(&options(false), self.context).is_ok() {
-            return Ok(true);
-        }
-        let Some(_) = self.remote else { return Ok(false) };
-        let options = SourcesOptions { reference: name.at(digest), ..options(true) };
-        match inputs::sources(&options, self.context) {
-            Ok(_) => Ok(true),
-            Err(Error::NotAttached { .. }) => Ok(false),
-            // An image that is here alone has nothing in a registry.
-            Err(_) if is_here => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Brings the inputs that are attached to the image; tells whether there were any.
-    fn bring_inputs(&self) -> Result<bool, Ended> {
-        let (Some(name), Some(remote)) = (self.name, self.remote) else { return Ok(false) };
-        let name = name.at(self.subject.descriptor.digest);
-        // Where the registry does not have it, the inputs come from where they were recorded.
-        let Ok(document) = remote.document(&self.subject.descriptor) else { return Ok(false) };
-        // The store has to have the manifests to know what the inputs belong to.
-        self.store.put_document(&document)?;
-        for image in &self.images {
-            if let Some(entry) = Audit::entry(&document, image.manifest)? {
-                self.store.put_document(&remote.document(&entry)?)?;
-            }
-        }
-        let report = self.context.report.as_ref();
-        match inputs::pull_inputs(&name, &document, remote, self.store, report) {
-            Ok(()) => Ok(true),
-            Err(Error::NotAttached { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Finds the entry of a manifest in an index.
-    fn entry(document: &Document, manifest: Digest) -> Result<Option<Descriptor>, Ended> {
-        if !document.is_index() {
-            return Ok(None);
-        }
-        let index = document.index().map_err(transfer::Error::from)?;
-        Ok(index.manifests.into_iter().find(|entry| entry.digest == manifest))
-    }
-
-    /// Counts the inputs, and lists those that the store lacks or has damaged.
-    fn inputs<'f>(&self, fetches: &[&'f Fetch]) -> (InputsReport, Vec<&'f Fetch>) {
-        let mut report = InputsReport { fetches: fetches.len(), ..InputsReport::default() };
-        let mut bodies: BTreeMap<Digest, &Fetch> = BTreeMap::new();
-        for fetch in fetches {
-            bodies.entry(fetch.digest).or_insert(fetch);
-            *report.authorities.entry(fetch.authority.to_string()).or_default() += 1;
-        }
-        report.bodies = bodies.len();
-        report.bytes = bodies.values().map(|fetch| fetch.size).sum();
-        let missing: Vec<&Fetch> =
-            bodies.into_values().filter(|fetch| fetch.size > 0 && !self.is_whole(fetch)).collect();
-        report.here = report.bodies - missing.len();
-        (report, missing)
-    }
-
-    /// Tells whether a body is here and what its name says; all of it is read.
-    fn is_whole(&self, fetch: &Fetch) -> bool {
-        let Ok(file) = self.store.open_blob(&fetch.digest) else { return false };
-        let descriptor = Descriptor::new("", fetch.digest, fetch.size);
-        std::io::copy(&mut Verify::new(file, &descriptor), &mut std::io::sink()).is_ok()
-    }
-
-    fn tell_inputs(&self, inputs: &InputsReport) {
-        let authorities: Vec<String> =
-            inputs.authorities.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        self.context.report.note(&format!(
-            "3/5 inputs: {} of {} bodies here, {} answers{}{}",
-            inputs.here,
-            inputs.bodies,
-            inputs.fetches,
-            if authorities.is_empty() { "" } else { ": " },
-            authorities.join(", ")
-        ));
     }
 
     fn rebuild(
@@ -552,57 +371,4 @@ impl Audit<'_> {
         report.comparison = Some(comparison);
         Ok(())
     }
-}
-
-/// Lists what a lock has for some platforms.
-fn fetches<'l>(lock: Option<&'l Lock>, platforms: &[Platform]) -> Vec<&'l Fetch> {
-    let sections = lock
-        .into_iter()
-        .flat_map(|lock| platforms.iter().filter_map(|platform| lock.section(platform)));
-    sections.flat_map(|section| section.layers.values()).flat_map(|layer| &layer.fetches).collect()
-}
-
-fn missing_inputs(missing: &[&Fetch]) -> Stop {
-    let mut reason =
-        vec![format!("{} recorded bodies are not in the store, or damaged there", missing.len())];
-    reason.extend(
-        missing.iter().take(EXAMPLES).map(|fetch| format!("{} {}", fetch.digest, fetch.url)),
-    );
-    if missing.len() > EXAMPLES {
-        reason.push(format!("and {} more", missing.len() - EXAMPLES));
-    }
-    Stop {
-        verdict: AuditVerdict::InputsMissing,
-        reason,
-        hint: Some("without --offline they are fetched from where they were recorded".to_owned()),
-    }
-}
-
-/// Finds the definition in a folder whose lock fits.
-fn matching(
-    folder: &Path,
-    fits: &dyn Fn(&Lock) -> Result<bool, Error>,
-) -> Result<Option<Given>, Error> {
-    for path in locks_in(folder)? {
-        let problems = text::Problems::new();
-        let read = lock::read(&path, &problems);
-        // One that cannot be read is none that an image of this release names.
-        let Ok(lock) = problems.finish(read) else { continue };
-        let definition = path.with_extension("toml");
-        if fits(&lock)? && definition.is_file() {
-            let sources = Sources::load(&definition).map_err(plan::Error::from)?;
-            return Ok(Some((definition, sources)));
-        }
-    }
-    Ok(None)
-}
-
-/// Lists the locks of a folder; none where it does not exist.
-fn locks_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let names = disk::list(folder)?;
-    let paths = names.into_iter().map(|name| folder.join(name));
-    Ok(paths.filter(|path| path.extension().is_some_and(|end| end == "lock")).collect())
 }
