@@ -10,6 +10,7 @@
 //! that a step can't tell a replay from the build that was recorded.
 
 mod ahead;
+mod answer;
 mod ask;
 mod authority;
 mod bodies;
@@ -25,6 +26,7 @@ mod reply;
 mod secret;
 mod serve;
 mod session;
+mod shared;
 mod vouch;
 
 use std::net::{TcpListener, UdpSocket};

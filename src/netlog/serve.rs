@@ -22,7 +22,7 @@ use super::ahead::{Ahead, Seen};
 use super::ask::{Ask, Key, MOST_SENT};
 use super::flight::Flight;
 use super::reply::{self, Served};
-use super::session::Shared;
+use super::shared::Shared;
 use super::{Doors, Method, dns};
 use crate::http::Url;
 

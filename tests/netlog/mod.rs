@@ -187,7 +187,7 @@ impl Step<'_> {
         let mut curl = Command::new("curl");
         curl.env_clear()
             .env("PATH", std::env::var("PATH").unwrap())
-            .args(["--silent", "--show-error", "--max-time", "60"])
+            .args(["--silent", "--show-error", "--max-time", "600"])
             .args(["--connect-to", &format!(":80:127.0.0.1:{}", self.http)])
             .args(["--connect-to", &format!(":443:127.0.0.1:{}", self.https)])
             .arg("--cacert")
