@@ -10,6 +10,7 @@ mod attach;
 mod audit;
 mod base;
 mod build;
+mod check;
 mod copy;
 mod diff;
 mod doctor;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 pub use access::Access;
 pub use audit::{AuditOptions, AuditReport, AuditVerdict, InputsReport, audit};
 pub use build::{BuildOptions, BuildReport, LayerReport, Network, PlatformReport, build, emulate};
+pub use check::{CheckOptions, CheckReport, ClaimReport, check};
 pub use copy::{CopyOptions, CopyReport, copy};
 pub use diff::{DiffOptions, ImageName, diff};
 pub use doctor::{DoctorReport, Finding, RuleReport, RulesReport, doctor, rules};
@@ -61,10 +63,7 @@ pub use pull::{PullOptions, PullReport, pull};
 pub use rehearse::{How, PlannedBlob, PlannedTag, PushPlan, Rehearsed, rehearse};
 pub use room::{Bound, DiskPlan};
 pub use sbom::{SbomOptions, SbomReport, sbom};
-pub use sign::{
-    CheckOptions, CheckReport, ClaimReport, KeygenOptions, KeygenReport, SignOptions, SignReport,
-    SignedReport, check, keygen, sign,
-};
+pub use sign::{KeygenOptions, KeygenReport, SignOptions, SignReport, SignedReport, keygen, sign};
 pub use twice::{NotVaried, TwiceOptions, TwiceReport, Varied, twice};
 pub use verify::{Damage, VerifyReport, verify};
 

@@ -25,8 +25,8 @@ use crate::registry::Repository;
 use crate::store::Store;
 
 use super::build::{self, OWNERSHIP};
+use super::check::{self, CheckOptions};
 use super::diff::{self, Find, Found, ImageName};
-use super::sign::{self, CheckOptions};
 use super::{Access, BuildOptions, Context, Error, Network, named};
 
 use bodies::{fetches, missing_inputs};
@@ -235,7 +235,7 @@ impl Audit<'_> {
             keys: self.options.keys.clone(),
             access: self.options.access.clone(),
         };
-        match sign::check(&check, self.context) {
+        match check::check(&check, self.context) {
             Ok(_) => Ok(()),
             Err(error @ Error::NotSigned { .. }) => Err(invalid(error.to_string(), error.hint())),
             Err(error) => Err(error.into()),
