@@ -4,10 +4,13 @@
 use std::path::Path;
 use std::process::Command;
 
-use ocibuild::oci::Digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ocibuild::oci::{Digest, Platform};
 use serde_json::Value;
 
-use crate::support::cli::{Project, Ran, Who, copy_tree};
+use crate::describe::get_json;
+use crate::support::cli::{Project, Ran, Who, binary, copy_tree};
 use crate::support::registry::Registry;
 use crate::support::run;
 use crate::support::upstream::Upstream;
@@ -34,6 +37,18 @@ fn online(project: &Project, web: &Upstream, arguments: &[&str]) -> Ran {
     Ran::of(project.command(arguments).env("http_proxy", web.address()))
 }
 
+fn schema(name: &str) -> jsonschema::Validator {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(name);
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+/// Makes a pair of keys without a password.
+fn keygen(project: &Project, prefix: &str) {
+    Ran::of(project.command(&["keygen", prefix]).env("COSIGN_PASSWORD", "")).ok();
+}
+
 /// Audits where no route leads out, and returns the report with its exit code.
 fn audit(project: &Project, arguments: &[&str]) -> (Option<i32>, Value, Ran) {
     let line: Vec<&str> = ["audit"].into_iter().chain(arguments.iter().copied()).collect();
@@ -41,10 +56,7 @@ fn audit(project: &Project, arguments: &[&str]) -> (Option<i32>, Value, Ran) {
     let ran = Ran::of(&mut project.command_under(&["unshare", "--net"], &line));
     let report: Value =
         serde_json::from_str(&ran.stdout()).unwrap_or_else(|error| panic!("{error}: {ran}"));
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/audit.schema.json");
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    jsonschema::meta::validate(&schema).unwrap();
-    if let Err(error) = jsonschema::validator_for(&schema).unwrap().validate(&report) {
+    if let Err(error) = schema("audit.schema.json").validate(&report) {
         panic!("{error}: {report:#}");
     }
     assert_eq!(report["exit_code"].as_i64(), ran.code().map(i64::from), "{ran}");
@@ -106,11 +118,7 @@ fn a_stranger_reproduces_an_image_from_its_registry_alone() {
     let registry = Registry::plain();
     let name = registry.image("built");
     project.run(&["push", "-q", "localhost/built", "--to", &name, "--inputs"]).ok();
-    let key = |project: &Project, prefix: &str| {
-        let mut command = project.command(&["keygen", prefix]);
-        Ran::of(command.env("COSIGN_PASSWORD", "")).ok();
-    };
-    key(&project, "ours");
+    keygen(&project, "ours");
     let mut sign = project.command(&["sign", "--key", "ours.key", &name]);
     Ran::of(sign.env("COSIGN_PASSWORD", "")).ok();
     web.cut();
@@ -123,10 +131,116 @@ fn a_stranger_reproduces_an_image_from_its_registry_alone() {
     assert!(ran.stderr().contains("3/5 inputs: 1 of 1 bodies here"), "{ran}");
     assert!(other.running().is_empty(), "{:?}", other.running());
     // By another key nothing is signed.
-    key(&other, "theirs");
+    keygen(&other, "theirs");
     let ran = other.run(&["audit", &pinned, "--key", "theirs.pub"]);
     assert_eq!(ran.code(), Some(17), "{ran}");
     assert!(ran.stdout().starts_with("SIGNATURE INVALID  "), "{ran}");
+}
+
+/// Runs `audit --attest` with a key without a password.
+fn attest(project: &Project, key: &str, image: &str) -> Ran {
+    let line = ["audit", image, "--attest", key];
+    Ran::of(project.command(&line).env("COSIGN_PASSWORD", ""))
+}
+
+/// The predicate of the one statement that is attached to a digest, as a plain client finds it.
+fn predicate(host: &str, digest: &str) -> Value {
+    let list = get_json(host, &format!("built/manifests/{}", digest.replacen(':', "-", 1)));
+    let of = |entry: &&Value| {
+        let annotations = &entry["annotations"];
+        annotations["dev.sigstore.bundle.predicateType"]
+            .as_str()
+            .is_some_and(|kind| kind == "https://in-toto.io/attestation/test-result/v0.1")
+    };
+    let entries: Vec<&Value> = list["manifests"].as_array().unwrap().iter().filter(of).collect();
+    let [entry] = entries.as_slice() else { panic!("{list:#}") };
+    let manifest =
+        get_json(host, &format!("built/manifests/{}", entry["digest"].as_str().unwrap()));
+    let blob = manifest["layers"][0]["digest"].as_str().unwrap();
+    let bundle = get_json(host, &format!("built/blobs/{blob}"));
+    let payload = bundle["dsseEnvelope"]["payload"].as_str().unwrap();
+    let statement: Value = serde_json::from_slice(&BASE64.decode(payload).unwrap()).unwrap();
+    let hex = digest.strip_prefix("sha256:").unwrap();
+    let subjects = statement["subject"].as_array().unwrap();
+    assert!(subjects.iter().any(|subject| subject["digest"]["sha256"] == hex), "{statement:#}");
+    if let Err(error) = schema("audited.schema.json").validate(&statement["predicate"]) {
+        panic!("{error}: {statement:#}");
+    }
+    statement["predicate"].clone()
+}
+
+#[test]
+fn what_an_audit_comes_to_is_attested_beside_the_image_and_asked_for() {
+    let (project, _web, digest) = published(Who::Root, "echo local >/srv/local");
+    let registry = Registry::plain();
+    let name = registry.image("built");
+    for prefix in ["ours", "theirs"] {
+        keygen(&project, prefix);
+    }
+    // Before anything is built, it is asked whether there is where to say it.
+    let early = attest(&project, "ours.key", &name).fails(1);
+    assert!(!early.contains("4/5"), "{early}");
+    project.run(&["push", "-q", "localhost/built", "--to", &name, "--inputs"]).ok();
+    let verified = |keys: &[&str]| {
+        let line: Vec<&str> = ["verify", &name].into_iter().chain(keys.iter().copied()).collect();
+        project.run(&line)
+    };
+    let none = verified(&["--auditor", "ours.pub"]).fails(1);
+    assert!(none.contains("is not reproduced by the auditor of"), "{none}");
+
+    let pinned = format!("{name}@{digest}");
+    let ran = attest(&project, "ours.key", &pinned);
+    assert_eq!(ran.code(), Some(0), "{ran}");
+    assert_eq!(ran.stdout().matches("  attested  sha256:").count(), 2, "index and image: {ran}");
+    let again = attest(&project, "ours.key", &pinned);
+    assert_eq!(again.stdout().matches("  (was there)").count(), 2, "{again}");
+
+    let predicate = predicate(&registry.host(), &digest);
+    assert_eq!(predicate["result"], "PASSED");
+    let platform = Platform::host().to_string();
+    assert_eq!(predicate["passedTests"], serde_json::json!(["index", platform]));
+    let program = Digest::of(&std::fs::read(binary()).unwrap());
+    let of_program = predicate["configuration"].as_array().unwrap().last().unwrap();
+    assert_eq!(of_program["digest"]["sha256"], program.hex());
+    let lock = project.run(&["show", "localhost/built", "--json"]).json();
+    let lock = &lock["platforms"][0]["parameters"]["Labels"]["dev.ocibuild.lock"];
+    let details = &predicate["https://github.com/rocker-org/ocibuild/audit/v1"];
+    assert_eq!(&details["platforms"][0]["lock"], lock, "{predicate:#}");
+
+    let shown = verified(&["--auditor", "ours.pub"]).ok();
+    assert!(shown.starts_with(&pinned), "{shown}");
+    assert!(shown.contains("  reproduced in mode root by "), "{shown}");
+    let other = verified(&["--auditor", "ours.pub", "--auditor", "theirs.pub"]).fails(1);
+    assert!(other.contains("theirs.pub"), "{other}");
+    // An audit is no signature of the image, and the other way round.
+    let unsigned = verified(&["--key", "ours.pub"]).fails(1);
+    assert!(unsigned.contains("is not signed by"), "{unsigned}");
+    let mut sign = project.command(&["sign", "-q", "--key", "theirs.key", &name]);
+    Ran::of(sign.env("COSIGN_PASSWORD", "")).ok();
+    verified(&["--key", "theirs.pub", "--auditor", "ours.pub"]).ok();
+    verified(&["--key", "theirs.pub", "--auditor", "theirs.pub"]).fails(1);
+}
+
+#[test]
+fn an_audit_that_finds_other_content_says_so_beside_the_image() {
+    let (project, _web, digest) = published(Who::Root, "head -c 16 /dev/urandom >/srv/drawn");
+    let registry = Registry::plain();
+    let name = registry.image("built");
+    keygen(&project, "ours");
+    project.run(&["push", "-q", "localhost/built", "--to", &name]).ok();
+    let ran = attest(&project, "ours.key", &name);
+    assert_eq!(ran.code(), Some(11), "{ran}");
+    let predicate = predicate(&registry.host(), &digest);
+    assert_eq!(predicate["result"], "FAILED");
+    let details = &predicate["https://github.com/rocker-org/ocibuild/audit/v1"];
+    assert_eq!(details["platforms"][0]["differing"]["paths"], 1, "{predicate:#}");
+    let error = project.run(&["verify", &name, "--auditor", "ours.pub"]).fails(1);
+    assert!(error.contains("who says: ") && error.contains(" differs"), "{error}");
+    // Where nothing can be compared nothing is said.
+    project.script("local", "exit 3");
+    let ran = attest(&project, "ours.key", &name);
+    assert!(ran.code() != Some(0) && !ran.stdout().contains("attested"), "{ran}");
+    assert!(ran.stderr().contains("nothing is attested"), "{ran}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use ocibuild::oci::Platform;
 use ocibuild::ops::{self, AuditVerdict};
 
 use super::context::Context;
+use super::sign::PASSWORD;
 use super::{Outcome, diff, render};
 
 /// Build an image again from its recorded inputs, and tell what differs
@@ -17,6 +18,7 @@ use super::{Outcome, diff, render};
 Examples:
   ocibuild audit ghcr.io/rocker-org/ml@sha256:…      from what is attached to it, or a checkout
   ocibuild audit --key ocibuild.pub ghcr.io/me/ml    if that key signed it
+  ocibuild audit --attest me.key ghcr.io/me/ml       and say so beside it, signed
   ocibuild audit ml                                  the last build of manifests/ml.toml
   ocibuild audit ./layout --definition ml --html why.html
   ocibuild audit --twice debian-ml                   two builds as different machines would make them
@@ -40,6 +42,12 @@ pub(crate) struct Args {
     /// A public key in PEM; one of those given must have signed the image. May be repeated
     #[arg(long, value_name = "FILE", conflicts_with = "twice")]
     key: Vec<PathBuf>,
+    /// Sign what the audit comes to with this private key, and attach it to the image in its registry
+    ///
+    /// PKCS #8 or EC in PEM, or cosign's with its password in `COSIGN_PASSWORD`. Only what was compared
+    /// is told: the same digest, the same content in another form, or other content.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["twice", "offline"])]
+    attest: Option<PathBuf>,
     /// Audit this platform only; may be repeated
     #[arg(long, value_name = "OS/ARCH")]
     platform: Vec<Platform>,
@@ -66,6 +74,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         folder: context.folder.clone(),
         platforms: args.platform.clone(),
         keys: args.key.iter().map(|key| context.absolute(key)).collect(),
+        attest: args.attest.as_ref().map(|key| ops::AttestOptions {
+            key: context.absolute(key),
+            password: context.variable(PASSWORD).map(str::to_owned),
+        }),
         access: ops::Access { offline: args.offline, ..args.credentials.access(context)? },
     };
     let report = ops::audit(&options, &context.ops())?;
@@ -89,8 +101,15 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
             text.push_str(&format!("hint: {hint}\n"));
         }
         text.push_str(&differences(report.comparison.as_ref(), args.all));
+        for one in &report.attested {
+            let there = if one.existed { "  (was there)" } else { "" };
+            text.push_str(&format!("  attested  {}{there}\n", one.subject));
+        }
         text
     })?;
+    if args.attest.is_some() && report.attested.is_empty() {
+        context.note("nothing was compared: nothing is attested");
+    }
     Ok(ExitCode::from(report.exit_code))
 }
 

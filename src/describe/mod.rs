@@ -3,6 +3,7 @@
 //! so that nothing here can change what the image is.
 
 mod artifact;
+pub mod audited;
 mod error;
 mod licence;
 pub mod packages;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::describe::audited::{self, Claimed, Outcome};
 use crate::describe::sign::{Bundle, PublicKey, SIMPLE};
 use crate::describe::{Statement, statement};
 use crate::disk;
@@ -18,8 +19,10 @@ use super::{Access, Context, Error, attach};
 pub struct CheckOptions {
     /// The image, which is in its registry.
     pub reference: Reference,
-    /// Public keys' files; a signature of any of them counts.
+    /// Public keys' files; a signature of any of them counts. None asks for no signature.
     pub keys: Vec<PathBuf>,
+    /// Public keys' files of auditors, each of whom must have reproduced the image.
+    pub auditors: Vec<PathBuf>,
     /// How to reach the registry.
     pub access: Access,
 }
@@ -33,6 +36,8 @@ pub struct CheckReport {
     pub digest: Digest,
     /// Signatures of the image by the given keys.
     pub signatures: Vec<ClaimReport>,
+    /// What audits by the given keys came to, of the image or one of its platforms.
+    pub audits: Vec<AuditClaim>,
     /// Further statements by them, about the image or one of its platforms.
     pub attestations: Vec<ClaimReport>,
     /// Bundles that are signed by others, or cannot be read.
@@ -50,15 +55,42 @@ pub struct ClaimReport {
     pub key: PathBuf,
 }
 
-/// Looks for signatures of an image in its registry. None by the given keys is an error.
-pub fn check(options: &CheckOptions, context: &Context<'_>) -> Result<CheckReport, Error> {
-    let mut keys: Vec<(&Path, PublicKey)> = Vec::new();
-    for path in &options.keys {
+/// What an audit by one of the keys came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditClaim {
+    /// What was audited.
+    pub subject: Digest,
+    /// `reproduced`, `equivalent` or `differs`.
+    pub verdict: &'static str,
+    /// How the auditor was root: `root`, `range` or `single`.
+    pub mode: String,
+    /// The release that audited.
+    pub version: String,
+    /// The key's file.
+    pub key: PathBuf,
+}
+
+/// A key that somebody gave.
+struct Key<'a> {
+    path: &'a Path,
+    key: PublicKey,
+}
+
+fn read_keys(paths: &[PathBuf]) -> Result<Vec<Key<'_>>, Error> {
+    let mut keys = Vec::new();
+    for path in paths {
         let text = disk::read(path, KEY_LIMIT)?;
         let key =
             PublicKey::read(&text).map_err(|source| Error::Key { path: path.clone(), source })?;
-        keys.push((path, key));
+        keys.push(Key { path, key });
     }
+    Ok(keys)
+}
+
+/// Looks for signatures of an image in its registry, and for what audits of it came to. None by the
+/// given keys, or an auditor who did not reproduce it, is an error.
+pub fn check(options: &CheckOptions, context: &Context<'_>) -> Result<CheckReport, Error> {
+    let (signers, auditors) = (read_keys(&options.keys)?, read_keys(&options.auditors)?);
     let reference = &options.reference;
     let registries = options.access.registries([reference], context)?;
     let registry = registries.open(reference);
@@ -68,30 +100,22 @@ pub fn check(options: &CheckOptions, context: &Context<'_>) -> Result<CheckRepor
         reference: reference.clone(),
         digest,
         signatures: Vec::new(),
+        audits: Vec::new(),
         attestations: Vec::new(),
         others: 0,
     };
-    for subject in subjects(reference, &root, &registry)? {
-        for one in attach::list(&registry, subject.digest)? {
-            if !Bundle::is_type(&one.artifact_type) {
-                continue;
-            }
-            let Some((key, claim)) = claim(&one.bytes, subject.digest, &keys) else {
-                report.others += 1;
-                continue;
-            };
-            let is_signature = claim == statement::SIGNATURE;
-            let claim = ClaimReport { subject: subject.digest, claim, key: key.to_owned() };
-            if !is_signature {
-                report.attestations.push(claim);
-            } else if subject.digest == digest {
-                report.signatures.push(claim);
+    let subjects: Vec<Digest> =
+        subjects(reference, &root, &registry)?.iter().map(|subject| subject.digest).collect();
+    for subject in &subjects {
+        for one in attach::list(&registry, *subject)? {
+            if Bundle::is_type(&one.artifact_type) {
+                report.bundle(&one.bytes, *subject, &signers, &auditors);
             }
         }
     }
     for simple in under_tag(digest, &registry)? {
-        match keys.iter().find(|(_, key)| simple.verify(digest, key).is_ok()) {
-            Some((path, _)) => report.signatures.push(ClaimReport {
+        match signers.iter().find(|one| simple.verify(digest, &one.key).is_ok()) {
+            Some(Key { path, .. }) => report.signatures.push(ClaimReport {
                 subject: digest,
                 claim: SIMPLE.to_owned(),
                 key: (*path).to_owned(),
@@ -99,21 +123,63 @@ pub fn check(options: &CheckOptions, context: &Context<'_>) -> Result<CheckRepor
             None => report.others += 1,
         }
     }
-    if report.signatures.is_empty() {
-        return Err(Error::NotSigned { image: reference.at(digest), others: report.others });
+    let image = || reference.at(digest);
+    if !signers.is_empty() && report.signatures.is_empty() {
+        return Err(Error::NotSigned { image: image(), others: report.others });
+    }
+    for Key { path, .. } in auditors {
+        if let Err(found) = report.is_reproduced(path, &subjects) {
+            return Err(Error::NotReproduced { image: image(), key: path.to_owned(), found });
+        }
     }
     Ok(report)
 }
 
-/// Returns what a bundle claims of a subject by one of the keys, and which.
-fn claim<'k>(
-    bytes: &[u8],
-    subject: Digest,
-    keys: &[(&'k Path, PublicKey)],
-) -> Option<(&'k Path, String)> {
-    let bundle = Bundle::read(bytes).ok()?;
-    let (key, statement) = keys
-        .iter()
-        .find_map(|(path, key)| Some((*path, Statement::read(bundle.verify(key).ok()?)?)))?;
-    statement.is_about(subject).then_some((key, statement.predicate_type))
+impl CheckReport {
+    /// Adds what a bundle says of a subject.
+    fn bundle(&mut self, bytes: &[u8], subject: Digest, signers: &[Key<'_>], auditors: &[Key<'_>]) {
+        let by = |keys: &[Key<'_>]| {
+            let bundle = Bundle::read(bytes).ok()?;
+            let claim = |one: &Key<'_>| {
+                let statement = Statement::read(bundle.verify(&one.key).ok()?)?;
+                Some((one.path.to_owned(), statement))
+            };
+            keys.iter().find_map(claim).filter(|(_, statement)| statement.is_about(subject))
+        };
+        let signed = by(signers);
+        let audited = by(auditors);
+        if signed.is_none() && audited.is_none() {
+            self.others += 1;
+            return;
+        }
+        if let Some((key, statement)) = audited.as_ref().or(signed.as_ref())
+            && let Some(Claimed { outcome, mode, version }) = audited::read(statement, subject)
+        {
+            let (key, verdict) = (key.clone(), outcome.name());
+            self.audits.push(AuditClaim { subject, verdict, mode, version, key });
+            return;
+        }
+        // An auditor's key is none that an image's signature is asked of.
+        let Some((key, Statement { predicate_type: claim, .. })) = signed else { return };
+        let is_signature = claim == statement::SIGNATURE;
+        let claim = ClaimReport { subject, claim, key };
+        if !is_signature {
+            self.attestations.push(claim);
+        } else if subject == self.digest {
+            self.signatures.push(claim);
+        }
+    }
+
+    /// Tells whether an auditor reproduced the image or each of its platforms, and found nothing
+    /// else; else, what he found.
+    fn is_reproduced(&self, auditor: &Path, subjects: &[Digest]) -> Result<(), Vec<String>> {
+        let own: Vec<&AuditClaim> = self.audits.iter().filter(|one| one.key == auditor).collect();
+        let reproduced = Outcome::Reproduced.name();
+        let is = |subject: &Digest| own.iter().any(|one| one.subject == *subject);
+        let whole = is(&self.digest) || (subjects.len() > 1 && subjects[1..].iter().all(is));
+        if whole && own.iter().all(|one| one.verdict == reproduced) {
+            return Ok(());
+        }
+        Err(own.iter().map(|one| format!("{} {}", one.subject.short(), one.verdict)).collect())
+    }
 }

@@ -196,6 +196,16 @@ pub enum Error {
         /// Signatures by other keys, or damaged ones.
         others: usize,
     },
+    /// An image that an auditor has not reproduced, as far as his statements beside it say.
+    #[error("{image} is not reproduced by the auditor of {}{}", key.display(), if found.is_empty() { String::new() } else { format!(", who says: {}", found.join(", ")) })]
+    NotReproduced {
+        /// The image.
+        image: Reference,
+        /// The auditor's public key.
+        key: PathBuf,
+        /// What the auditor says.
+        found: Vec<String>,
+    },
     /// A document of our own that has no canonical form.
     #[error("cannot encode a document of the image")]
     Document(#[from] crate::oci::json::EncodeError),
@@ -322,6 +332,9 @@ impl Fault for Error {
             Error::NotSigned { others, .. } => Some(format!(
                 "{others} signatures or statements by others are there: is this the right key?"
             )),
+            Error::NotReproduced { found, .. } if found.is_empty() => {
+                Some("`ocibuild audit --attest` says what an audit comes to".to_owned())
+            }
             Error::PlatformLost { .. } => Some("push again".to_owned()),
             Error::Damaged { .. } | Error::Config { .. } => {
                 Some("pull or build it again".to_owned())

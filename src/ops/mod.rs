@@ -41,9 +41,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use access::Access;
-pub use audit::{AuditOptions, AuditReport, AuditVerdict, InputsReport, audit};
+pub use audit::{AttestOptions, AuditOptions, AuditReport, AuditVerdict, InputsReport, audit};
 pub use build::{BuildOptions, BuildReport, LayerReport, Network, PlatformReport, build, emulate};
-pub use check::{CheckOptions, CheckReport, ClaimReport, check};
+pub use check::{AuditClaim, CheckOptions, CheckReport, ClaimReport, check};
 pub use copy::{CopyOptions, CopyReport, copy};
 pub use diff::{DiffOptions, ImageName, diff};
 pub use doctor::{DoctorReport, Finding, RuleReport, RulesReport, doctor, rules};

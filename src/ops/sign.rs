@@ -1,7 +1,7 @@
 //! `keygen` and `sign`: signatures of an image with a key that lies in a file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -13,7 +13,8 @@ use crate::registry::Repository;
 use crate::transfer::{self, Source};
 use crate::{describe, disk, plan};
 
-use super::{Access, Context, Error, attach, inspect};
+use super::attach::{self, Attached};
+use super::{Access, Context, Error, inspect};
 
 /// The most bytes of a key's file.
 pub(super) const KEY_LIMIT: u64 = 1 << 16;
@@ -98,18 +99,23 @@ pub struct SignedReport {
 /// Signs an image: its index and every platform's manifest; if asked for, what is attached to them.
 /// What the key has signed before is left as it is.
 pub fn sign(options: &SignOptions, context: &Context<'_>) -> Result<SignReport, Error> {
-    let text = disk::read(&options.key, KEY_LIMIT)?;
-    let key = SigningKey::read(&text, options.password.as_ref().map(String::as_bytes))
-        .map_err(|source| Error::Key { path: options.key.clone(), source })?;
+    let key = read_key(&options.key, options.password.as_deref())?;
     let registries = options.access.registries([&options.reference], context)?;
     let registry = registries.open(&options.reference);
     let root = registry.document(&registry.resolve(&options.reference)?)?;
-    let signer = Signer { key: &key, registry: &registry, context, options };
+    let signer = Signer { key: &key, registry: &registry, context };
     let mut signed = Vec::new();
     for subject in subjects(&options.reference, &root, &registry)? {
-        signer.sign_one(&subject, &mut signed)?;
+        signer.sign_one(&subject, options, &mut signed)?;
     }
     Ok(SignReport { reference: options.reference.clone(), digest: root.digest(), signed })
+}
+
+/// Reads a private key's file.
+pub(super) fn read_key(path: &Path, password: Option<&str>) -> Result<SigningKey, Error> {
+    let text = disk::read(path, KEY_LIMIT)?;
+    SigningKey::read(&text, password.map(str::as_bytes))
+        .map_err(|source| Error::Key { path: path.to_owned(), source })
 }
 
 /// Returns a document and, if it is an index, its images.
@@ -126,45 +132,60 @@ pub(super) fn subjects(
     Ok(subjects)
 }
 
-struct Signer<'a> {
-    key: &'a SigningKey,
-    registry: &'a Repository,
-    context: &'a Context<'a>,
-    options: &'a SignOptions,
+/// Signs statements about images of a registry.
+pub(super) struct Signer<'a> {
+    pub(super) key: &'a SigningKey,
+    pub(super) registry: &'a Repository,
+    pub(super) context: &'a Context<'a>,
 }
 
 impl Signer<'_> {
-    fn sign_one(&self, subject: &Descriptor, signed: &mut Vec<SignedReport>) -> Result<(), Error> {
+    fn sign_one(
+        &self,
+        subject: &Descriptor,
+        options: &SignOptions,
+        signed: &mut Vec<SignedReport>,
+    ) -> Result<(), Error> {
         let digest = subject.digest;
         let attached = attach::list(self.registry, digest)?;
-        let own: Vec<Vec<u8>> = attached
-            .iter()
-            .filter(|one| Bundle::is_type(&one.artifact_type))
-            .filter_map(|one| {
-                let bundle = Bundle::read(&one.bytes).ok()?;
-                Some(bundle.verify(&self.key.public()).ok()?.to_vec())
-            })
-            .collect();
         let no_claim = Value::Object(serde_json::Map::new());
         let mut statements =
             vec![Statement::encode(&[(None, digest)], statement::SIGNATURE, &no_claim)?];
-        let wanted = attached.iter().filter(|_| self.options.attached);
+        let wanted = attached.iter().filter(|_| options.attached);
         for one in wanted {
             statements.extend(attach::as_statement(one, digest)?);
         }
         for bytes in statements {
-            let Some(Statement { predicate_type, .. }) = Statement::read(&bytes) else { continue };
-            let existed = own.contains(&bytes);
-            if !existed {
-                self.push(subject, &bytes, &predicate_type)?;
-            }
-            signed.push(SignedReport { subject: digest, claim: predicate_type, existed });
+            signed.extend(self.attest(subject, &bytes, &attached)?);
         }
-        if self.options.tag {
-            let existed = self.sign_under_tag(subject)?;
+        if options.tag {
+            let existed = self.sign_under_tag(subject, &options.reference)?;
             signed.push(SignedReport { subject: digest, claim: SIMPLE.to_owned(), existed });
         }
         Ok(())
+    }
+
+    /// Attaches a signed statement to what it is about, unless the key's is among what is attached
+    /// already; `None` where the bytes are no statement.
+    pub(super) fn attest(
+        &self,
+        subject: &Descriptor,
+        bytes: &[u8],
+        attached: &[Attached],
+    ) -> Result<Option<SignedReport>, Error> {
+        let Some(Statement { predicate_type, .. }) = Statement::read(bytes) else {
+            return Ok(None);
+        };
+        let public = self.key.public();
+        let existed = attached
+            .iter()
+            .filter(|one| Bundle::is_type(&one.artifact_type))
+            .filter_map(|one| Bundle::read(&one.bytes).ok())
+            .any(|bundle| bundle.verify(&public).is_ok_and(|signed| signed == bytes));
+        if !existed {
+            self.push(subject, bytes, &predicate_type)?;
+        }
+        Ok(Some(SignedReport { subject: subject.digest, claim: predicate_type, existed }))
     }
 
     fn push(&self, subject: &Descriptor, bytes: &[u8], predicate: &str) -> Result<(), Error> {
@@ -188,15 +209,14 @@ impl Signer<'_> {
     }
 
     /// Adds a signature to those under the image's tag, and tells whether the key's was there.
-    fn sign_under_tag(&self, subject: &Descriptor) -> Result<bool, Error> {
+    fn sign_under_tag(&self, subject: &Descriptor, image: &Reference) -> Result<bool, Error> {
         let digest = subject.digest;
         let public = self.key.public();
         let there = under_tag(digest, self.registry)?;
         if there.iter().any(|simple| simple.verify(digest, &public).is_ok()) {
             return Ok(true);
         }
-        let own = Simple::sign(&self.options.reference, digest, self.key)
-            .map_err(describe::Error::from)?;
+        let own = Simple::sign(image, digest, self.key).map_err(describe::Error::from)?;
         let all: Vec<Simple> = there.into_iter().chain([own]).collect();
         attach::push_tagged(&all, &simple_tag(digest), self.registry, self.context)?;
         Ok(false)

@@ -39,6 +39,6 @@ fn get(host: &str, path: &str) -> Vec<u8> {
     run(Command::new("curl").args(["-sSfL", "-H", accept, &url])).stdout
 }
 
-fn get_json(host: &str, path: &str) -> Value {
+pub(crate) fn get_json(host: &str, path: &str) -> Value {
     serde_json::from_slice(&get(host, path)).unwrap()
 }

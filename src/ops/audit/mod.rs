@@ -6,6 +6,7 @@
 //! ```
 //! Whatever stops it is a verdict with its reason; an error is only what says nothing of the image.
 
+mod attest;
 mod bodies;
 mod origin;
 mod report;
@@ -29,9 +30,11 @@ use super::check::{self, CheckOptions};
 use super::diff::{self, Find, Found, ImageName};
 use super::{Access, BuildOptions, Context, Error, Network, named};
 
+use attest::{Attester, Rebuilt};
 use bodies::{fetches, missing_inputs};
 use origin::{Given, definition_of};
 
+pub use attest::AttestOptions;
 pub use report::{AuditReport, AuditVerdict, InputsReport};
 
 /// What to audit.
@@ -47,6 +50,8 @@ pub struct AuditOptions {
     pub platforms: Vec<Platform>,
     /// Public keys, one of which must have signed the image in its registry; none asks for nothing.
     pub keys: Vec<PathBuf>,
+    /// Whose statement of what the audit comes to is attached to the image, if anyone's.
+    pub attest: Option<AttestOptions>,
     /// How to reach registries. Offline, nothing is asked for what the store lacks.
     pub access: Access,
 }
@@ -102,6 +107,7 @@ pub fn audit(options: &AuditOptions, context: &Context<'_>) -> Result<AuditRepor
         inputs: None,
         rebuilt: None,
         comparison: None,
+        attested: Vec::new(),
     };
     context.report.note(&format!("1/5 image: {name} is {}", report.digest));
     let remote = name.reference().map(|reference| registries.open(reference));
@@ -122,9 +128,14 @@ pub fn audit(options: &AuditOptions, context: &Context<'_>) -> Result<AuditRepor
         remote: remote.as_ref().filter(|_| !options.access.offline),
         folder: run.path().join("sources"),
     };
+    let attester = options.attest.as_ref().map(|one| Attester::new(one, &audit)).transpose()?;
     let ended = audit.run(given, &mut report);
     match ended {
-        Ok(()) => {}
+        Ok(rebuilt) => {
+            if let Some(attester) = attester {
+                report.attested = attester.attest(&rebuilt, &report)?;
+            }
+        }
         Err(Ended::Error(error)) => return Err(error),
         Err(Ended::Stop(Stop { verdict, reason, hint })) => {
             report.verdict = verdict;
@@ -162,7 +173,7 @@ struct Audit<'a> {
 }
 
 impl Audit<'_> {
-    fn run(&self, given: Option<Given>, report: &mut AuditReport) -> Result<(), Ended> {
+    fn run(&self, given: Option<Given>, report: &mut AuditReport) -> Result<Rebuilt, Ended> {
         self.signed()?;
         let images = self.chosen()?;
         let (path, sources) = self.locked(&images, given)?;
@@ -233,6 +244,7 @@ impl Audit<'_> {
         let check = CheckOptions {
             reference: name.at(self.subject.descriptor.digest),
             keys: self.options.keys.clone(),
+            auditors: Vec::new(),
             access: self.options.access.clone(),
         };
         match check::check(&check, self.context) {
@@ -335,7 +347,7 @@ impl Audit<'_> {
         (sources, built): &(Sources, Vec<Built>),
         images: &[&audit::SubjectImage],
         report: &mut AuditReport,
-    ) -> Result<(), Ended> {
+    ) -> Result<Rebuilt, Ended> {
         let manifests: Vec<Descriptor> = built.iter().map(|one| one.manifest.clone()).collect();
         let whole = images.len() == self.images.len()
             && manifests.len() == sources.definition.platforms.len();
@@ -356,8 +368,16 @@ impl Audit<'_> {
         } else {
             manifests.first().map_or(rebuilt.digest, |manifest| manifest.digest)
         });
+        let pairs = images.iter().map(|image| {
+            let ours = built.iter().find(|one| {
+                let platform = one.manifest.platform.as_ref();
+                platform.is_some_and(|platform| image.platform.satisfies(platform))
+            });
+            ((*image).clone(), ours.map(|one| one.manifest.digest))
+        });
+        let found = Rebuilt { index: whole.then_some(rebuilt.digest), platforms: pairs.collect() };
         if same && (!whole || rebuilt.digest == report.digest) {
-            return Ok(());
+            return Ok(found);
         }
         let run = self.store.begin_run(self.context.report.as_ref())?;
         let compare = audit::Options {
@@ -369,6 +389,6 @@ impl Audit<'_> {
         let comparison = audit::compare(self.subject, &ours, &compare)?;
         report.verdict = AuditVerdict::of(&comparison);
         report.comparison = Some(comparison);
-        Ok(())
+        Ok(found)
     }
 }

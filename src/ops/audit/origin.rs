@@ -14,7 +14,7 @@ use super::{Audit, AuditOptions, AuditVerdict, Ended, Stop};
 use crate::ops::{Error, SourcesOptions, inputs};
 
 /// The label by which an image names its lock.
-const LOCK: &str = "dev.ocibuild.lock";
+pub(super) const LOCK: &str = "dev.ocibuild.lock";
 
 /// A definition's file and all that belongs to it.
 pub(super) type Given = (PathBuf, Sources);

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::audit::{Comparison, Verdict};
+use crate::audit::{Comparison, PlatformComparison, Verdict};
+use crate::describe::audited::Outcome;
 use crate::oci::Digest;
+use crate::ops::SignedReport;
 
 /// What an audit comes to. The numbers are exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -58,27 +60,49 @@ impl AuditVerdict {
 
     /// Judges a comparison.
     pub(in crate::ops) fn of(comparison: &Comparison) -> AuditVerdict {
-        let differences = comparison
-            .platforms
-            .iter()
-            .flat_map(|platform| &platform.layers)
-            .flat_map(|layer| &layer.differences);
-        let platforms = comparison
-            .platforms
-            .iter()
-            .all(|platform| platform.manifest.a.is_some() && platform.manifest.b.is_some());
-        match comparison.verdict {
-            Verdict::Identical => AuditVerdict::Reproduced,
-            Verdict::Equivalent => AuditVerdict::Equivalent,
-            Verdict::Differs => {
-                let mut covered =
-                    differences.map(|difference| difference.rule.is_some()).peekable();
-                let some = covered.peek().is_some();
-                if platforms && some && covered.all(|covered| covered) {
-                    AuditVerdict::Equivalent
-                } else {
-                    AuditVerdict::Differs
-                }
+        let documents = match comparison.verdict {
+            Verdict::Identical => Outcome::Reproduced,
+            Verdict::Equivalent | Verdict::Differs => Outcome::Equivalent,
+        };
+        let platforms = comparison.platforms.iter().map(outcome_of);
+        AuditVerdict::from(platforms.fold(documents, Outcome::max))
+    }
+
+    /// Returns what it says of the image; `None` where nothing was compared.
+    pub(super) fn outcome(self) -> Option<Outcome> {
+        match self {
+            AuditVerdict::Reproduced => Some(Outcome::Reproduced),
+            AuditVerdict::Equivalent => Some(Outcome::Equivalent),
+            AuditVerdict::Differs => Some(Outcome::Differs),
+            _ => None,
+        }
+    }
+}
+
+impl From<Outcome> for AuditVerdict {
+    fn from(outcome: Outcome) -> AuditVerdict {
+        match outcome {
+            Outcome::Reproduced => AuditVerdict::Reproduced,
+            Outcome::Equivalent => AuditVerdict::Equivalent,
+            Outcome::Differs => AuditVerdict::Differs,
+        }
+    }
+}
+
+/// Judges one platform: files that only differ by what rules of normalisation cover are equivalent.
+pub(super) fn outcome_of(platform: &PlatformComparison) -> Outcome {
+    match platform.verdict {
+        Verdict::Identical => Outcome::Reproduced,
+        Verdict::Equivalent => Outcome::Equivalent,
+        Verdict::Differs => {
+            let mut differences =
+                platform.layers.iter().flat_map(|layer| &layer.differences).peekable();
+            let both = platform.manifest.a.is_some() && platform.manifest.b.is_some();
+            let some = differences.peek().is_some();
+            if both && some && differences.all(|difference| difference.rule.is_some()) {
+                Outcome::Equivalent
+            } else {
+                Outcome::Differs
             }
         }
     }
@@ -111,6 +135,8 @@ pub struct AuditReport {
     pub rebuilt: Option<Digest>,
     /// What differs, where something does: the first is the image, the second what was built.
     pub comparison: Option<Comparison>,
+    /// The signed statements about it, one for each document of the image that was built again.
+    pub attested: Vec<SignedReport>,
 }
 
 /// What a lock lists.
