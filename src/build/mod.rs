@@ -13,6 +13,7 @@ mod host;
 mod inputs;
 mod make;
 mod owner;
+mod pack;
 mod place;
 mod recorder;
 mod shell;
