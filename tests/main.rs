@@ -86,6 +86,10 @@ mod plain;
 // Interrupted, killed and starved builds.
 mod crash;
 
+// The repository's own recipes on Debian: one digest, and R, Jupyter and VS Code at work. It takes
+// the longest; tests start in the order of their names, and this one not as the last.
+mod debian;
+
 // How much of an image lies on disk.
 mod disk;
 
@@ -118,9 +122,6 @@ mod diff;
 
 // What skopeo, umoci, podman and buildah make of our images, and we of theirs.
 mod clients;
-
-// The repository's own recipes on Debian: one digest, and R, Jupyter and VS Code at work.
-mod stack;
 
 // R packages from source: the same bytes each time, by every way to install them.
 mod packages;

@@ -118,7 +118,7 @@ fn fetched(url: &str) -> String {
 }
 
 #[test]
-fn debian_ml_is_one_digest_and_does_its_work() {
+fn ml_is_one_digest_and_does_its_work() {
     crate::support::cli::require_root();
     let freezer = Freezer::of_the_repository();
     let registry = Registry::plain();
