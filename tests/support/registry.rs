@@ -181,6 +181,8 @@ impl Registry {
                 .arg("serve")
                 .arg(&config)
                 .env_clear()
+                // Memory is plenty, and collecting it would be a good part of the work.
+                .env("GOGC", "800")
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().unwrap())
                 .stderr(log)
