@@ -1,13 +1,13 @@
 //! Certificates of one registry: the authority that vouches for it, and who we are to it, in the
 //! folders in which podman and docker keep them.
 
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use crate::support::cli::{Project, Ran, Who, wait_for};
+use crate::support::cli::{Project, Ran, Who};
+use crate::support::free_port;
+use crate::support::nginx::Nginx;
 use crate::support::registry::{Auth, Registry, Tls};
-use crate::support::{TempDir, free_port, run, temp_dir};
 
 /// Makes the folder of a registry's certificates in a project's home.
 fn folder(project: &Project, registry: &str) -> PathBuf {
@@ -72,70 +72,36 @@ fn one_registrys_authority_vouches_for_no_other() {
 
 /// nginx before a registry: at one port it lets in who has a certificate and sends blobs' readers to
 /// the other one, which asks for a certificate, too, but lets in anyone.
-struct Front {
-    child: Child,
-    dir: TempDir,
-    port: u16,
-}
-
-impl Front {
-    fn of(registry: &Registry, tls: &Tls) -> Front {
-        let dir = temp_dir();
-        let (port, blobs) = (free_port(), free_port());
-        let common = format!(
-            "ssl_certificate {}; ssl_certificate_key {}; ssl_client_certificate {};",
-            tls.certificate().display(),
-            tls.key().display(),
-            tls.authority().display()
-        );
-        let pass = format!(
-            "client_max_body_size 0; proxy_set_header Host $http_host; proxy_pass http://{};",
-            registry.host()
-        );
-        let at = dir.path().display();
-        let config = format!(
-            "daemon off; pid {at}/pid; error_log {at}/error;\nevents {{}}\nhttp {{\n\
-             client_body_temp_path {at}/body; proxy_temp_path {at}/proxy;\n\
-             fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
-             log_format who '$ssl_client_verify $request'; access_log {at}/log who;\n\
-             server {{ listen 127.0.0.1:{port} ssl; {common} ssl_verify_client on;\n\
-             location ~ /blobs/sha256: {{ if ($request_method = GET) {{ return 307 \
-             https://localhost:{blobs}$request_uri; }} {pass} }}\n\
-             location / {{ {pass} }} }}\n\
-             server {{ listen 127.0.0.1:{blobs} ssl; {common} ssl_verify_client optional;\n\
-             access_log {at}/blobs who; location / {{ {pass} }} }}\n}}\n"
-        );
-        std::fs::write(dir.path().join("conf"), config).unwrap();
-        let child = Command::new("nginx")
-            .args(["-e", "stderr", "-c"])
-            .arg(dir.path().join("conf"))
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the tests need the package nginx-light");
-        wait_for("nginx", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Front { child, dir, port }
-    }
-
-    fn read(&self, log: &str) -> String {
-        std::fs::read_to_string(self.dir.path().join(log)).unwrap_or_default()
-    }
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        // Its workers go with it only when it is told.
-        run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]));
-        self.child.wait().ok();
-    }
+fn front(registry: &Registry, tls: &Tls) -> Nginx {
+    let (port, blobs) = (free_port(), free_port());
+    let common = format!(
+        "ssl_certificate {}; ssl_certificate_key {}; ssl_client_certificate {};",
+        tls.certificate().display(),
+        tls.key().display(),
+        tls.authority().display()
+    );
+    let pass = format!(
+        "client_max_body_size 0; proxy_set_header Host $http_host; proxy_pass http://{};",
+        registry.host()
+    );
+    let servers = format!(
+        "log_format who '$ssl_client_verify $request'; access_log LOGS/log who;\n\
+         server {{ listen 127.0.0.1:{port} ssl; {common} ssl_verify_client on;\n\
+         location ~ /blobs/sha256: {{ if ($request_method = GET) {{ return 307 \
+         https://localhost:{blobs}$request_uri; }} {pass} }}\n\
+         location / {{ {pass} }} }}\n\
+         server {{ listen 127.0.0.1:{blobs} ssl; {common} ssl_verify_client optional;\n\
+         access_log LOGS/blobs who; location / {{ {pass} }} }}"
+    );
+    Nginx::start(port, &servers)
 }
 
 #[test]
 fn our_certificate_is_shown_to_no_host_that_a_registry_leads_to() {
     let tls = Tls::new();
     let registry = Registry::plain();
-    let front = Front::of(&registry, &tls);
-    let host = format!("127.0.0.1:{}", front.port);
+    let front = front(&registry, &tls);
+    let host = front.host();
     let name = format!("{host}/a/b:1");
     let project = Project::with_tiny_base(Who::Root);
     let folder = folder(&project, &host);

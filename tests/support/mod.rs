@@ -13,6 +13,7 @@ pub(crate) mod files;
 pub(crate) mod freezer;
 pub(crate) mod image;
 pub(crate) mod memory;
+pub(crate) mod nginx;
 pub(crate) mod podman;
 pub(crate) mod registry;
 pub(crate) mod token;

@@ -18,63 +18,33 @@ pub(crate) struct Tls {
 impl Tls {
     /// Makes an authority and a certificate with `openssl`.
     pub(crate) fn new() -> Tls {
-        let dir = temp_dir();
-        let openssl = |args: &[&str]| {
-            run(Command::new("openssl").args(args).current_dir(dir.path()));
-        };
-        openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.crt",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=test authority",
-            "-addext",
-            "basicConstraints=critical,CA:TRUE",
-        ]);
-        openssl(&[
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-keyout",
-            "server.key",
-            "-out",
-            "server.csr",
-            "-subj",
-            "/CN=localhost",
-        ]);
+        let tls = Tls { dir: temp_dir(), asks: false };
+        let authority = ["-x509", "-out", "ca.crt", "-days", "2"];
+        let is_one = ["-addext", "basicConstraints=critical,CA:TRUE"];
+        tls.request("/CN=test authority", "ca.key", &[&authority[..], &is_one].concat());
+        tls.request("/CN=localhost", "server.key", &["-out", "server.csr"]);
         let extensions = "subjectAltName=DNS:localhost,DNS:registry.test,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n";
-        std::fs::write(dir.path().join("extensions"), extensions).unwrap();
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            "server.csr",
-            "-CA",
-            "ca.crt",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-out",
-            "server.crt",
-            "-days",
-            "2",
-            "-extfile",
-            "extensions",
-        ]);
-        Tls { dir, asks: false }
+        std::fs::write(tls.dir.path().join("extensions"), extensions).unwrap();
+        tls.sign("server.csr", "server.crt", &["-extfile", "extensions"]);
+        tls
+    }
+
+    fn openssl(&self, first: &[&str], rest: &[&str]) {
+        run(Command::new("openssl").args(first).args(rest).current_dir(self.dir.path()));
+    }
+
+    /// Makes a key, and what `rest` says with it.
+    fn request(&self, subject: &str, key: &str, rest: &[&str]) {
+        let kind = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+        let what = ["-subj", subject, "-keyout", key];
+        self.openssl(&[&kind[..], &what].concat(), rest);
+    }
+
+    /// Has the authority sign a request.
+    fn sign(&self, request: &str, certificate: &str, rest: &[&str]) {
+        let by = ["x509", "-req", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"];
+        let what = ["-days", "2", "-in", request, "-out", certificate];
+        self.openssl(&[&by[..], &what].concat(), rest);
     }
 
     /// Has a registry let in nobody without a certificate of this authority.
@@ -84,40 +54,9 @@ impl Tls {
 
     /// Makes a client's certificate and its key in a folder, as `client.cert` and `client.key`.
     pub(crate) fn client(&self, folder: &Path) {
-        let openssl = |args: &[&str]| {
-            run(Command::new("openssl").args(args).current_dir(self.dir.path()));
-        };
         let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
-        let (key, certificate) = (path("client.key"), path("client.cert"));
-        openssl(&[
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-keyout",
-            &key,
-            "-out",
-            "client.csr",
-            "-subj",
-            "/CN=a client",
-        ]);
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            "client.csr",
-            "-CA",
-            "ca.crt",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-out",
-            &certificate,
-            "-days",
-            "2",
-        ]);
+        self.request("/CN=a client", &path("client.key"), &["-out", "client.csr"]);
+        self.sign("client.csr", &path("client.cert"), &[]);
     }
 
     /// The authority's certificate, as `SSL_CERT_FILE` takes it.
