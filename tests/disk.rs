@@ -78,6 +78,25 @@ fn what_can_be_fetched_again_is_unpacked_from_the_stream_and_not_kept() {
     }
 }
 
+#[test]
+fn what_the_target_has_of_a_base_is_asked_of_nobody() {
+    let (theirs, target) = (Registry::plain(), Registry::plain());
+    let base = theirs.image("below:1");
+    publish(&base);
+    let project = Project::of(Who::Root);
+    over(&project, &base);
+    project.build("over");
+    assert!(largest_blob(&project.store()) < 100_000);
+    let first = target.image("first");
+    project.run(&["push", "localhost/over", "--to", &first]).ok();
+    drop(theirs);
+    project.run(&["push", "localhost/over", "--to", &first, "--tag", "two"]).ok();
+    let beside = target.image("beside");
+    let pushed = project.run(&["push", "localhost/over", "--to", &beside, "--json"]).json();
+    assert!(pushed[0]["bytes"].as_u64().unwrap() < 10_000, "{pushed}");
+    assert!(pushed[0]["mounted"].as_u64().unwrap() >= 4, "{pushed}");
+}
+
 /// The bytes that a store takes, by another's count.
 fn size(project: &Project) -> u64 {
     let output = run(Command::new("du").args(["-s", "-B1"]).arg(project.store()));

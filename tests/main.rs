@@ -27,6 +27,9 @@ mod publish;
 // Logging in and out, and what skopeo makes of it.
 mod login;
 
+// What a user's home says of registries, for each kind of user.
+mod homes;
+
 // The store on real disks: other readers, several processes, kills, damage, no space.
 mod store;
 
@@ -122,6 +125,7 @@ mod diff;
 
 // What skopeo, umoci, podman and buildah make of our images, and we of theirs.
 mod clients;
+mod strangers;
 
 // R packages from source: the same bytes each time, by every way to install them.
 mod packages;

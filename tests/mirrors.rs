@@ -4,7 +4,9 @@
 use std::process::Command;
 
 use crate::support::cli::{Project, Ran, Who, names};
+use crate::support::cutter::Cutter;
 use crate::support::free_port;
+use crate::support::podman::Podman;
 use crate::support::registry::{Auth, Registry, Tls};
 
 /// Writes the user's file, in which `PRIMARY` and `MIRROR` stand for registries.
@@ -203,4 +205,105 @@ fn a_file_that_makes_no_sense_is_named_and_one_that_was_named_has_to_be_there() 
     let stderr =
         Ran::of(command.env("CONTAINERS_REGISTRIES_CONF", "/nowhere/registries.conf")).fails(1);
     assert!(stderr.contains("/nowhere/registries.conf"), "{stderr}");
+}
+
+#[test]
+fn what_a_mirror_breaks_off_or_has_wrong_comes_from_the_next_place() {
+    let (primary, mirror) = (Registry::plain(), Registry::plain());
+    let project = Project::with_tiny_base(Who::Root);
+    project.script("big", "head -c 9000000 /dev/urandom > /srv/big").definition("big", &["big"]);
+    let digest = project.build("big");
+    for to in [primary.image("real/big:1"), mirror.image("cache/big:1")] {
+        project.run(&["push", "localhost/big", "--to", &to]).ok();
+    }
+    let by_mirror = |host: &str| {
+        let text = format!(
+            "[[registry]]\nlocation = \"PRIMARY/real\"\n\
+             [[registry.mirror]]\nlocation = \"{host}/cache\"\n"
+        );
+        write(&project, &text, &[("PRIMARY", &primary)]);
+    };
+    let name = primary.image("real/big:1");
+    for unpack in [false, true] {
+        std::fs::remove_dir_all(project.path("other")).ok();
+        let wire = Cutter::dying(&mirror.host(), 5_000_000);
+        by_mirror(&wire.host());
+        let before = primary.log().len();
+        let store = project.path("other");
+        let mut arguments = vec!["pull", &name, "--store", store.to_str().unwrap()];
+        arguments.extend(unpack.then_some("--unpack"));
+        let ran = project.run(&arguments);
+        let told = ran.stderr();
+        assert_eq!(ran.ok(), digest);
+        assert!(wire.happened());
+        assert!(told.contains("going on from there in 127.0.0.1"), "{told}");
+        let log = primary.log()[before..].to_owned();
+        // Not from its start: the answer is a part.
+        let rest = log
+            .lines()
+            .any(|line| line.contains("GET /v2/real/big/blobs") && line.contains("\" 206 "));
+        assert!(rest, "{log}");
+    }
+
+    // One byte of it is another one.
+    let blob = |sized: u64| {
+        let all = mirror.storage().join("docker/registry/v2/blobs/sha256");
+        let folders = names(&all).into_iter().map(|name| all.join(name));
+        let mut blobs = folders.flat_map(|folder| {
+            names(&folder).into_iter().map(move |name| folder.join(name).join("data"))
+        });
+        blobs.find(|data| data.metadata().unwrap().len() > sized).unwrap()
+    };
+    let path = blob(8_000_000);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4_000_000] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    by_mirror(&mirror.host());
+    for unpack in [&[][..], &["--unpack"]] {
+        std::fs::remove_dir_all(project.path("other")).ok();
+        let store = project.path("other");
+        let mut arguments = vec!["pull", &name, "--store", store.to_str().unwrap()];
+        arguments.extend(unpack);
+        assert_eq!(project.run(&arguments).ok(), digest);
+    }
+}
+
+#[test]
+fn a_name_without_a_registry_is_an_alias_or_in_the_one_registry_that_is_searched() {
+    let (one, two) = (Registry::plain(), Registry::plain());
+    let (project, digest) = tiny();
+    for to in [one.image("team/thing:1"), two.image("thing:1")] {
+        project.run(&["push", "localhost/tiny:1", "--to", &to]).ok();
+    }
+    let both = [("ONE", &one), ("TWO", &two)];
+    write(&project, "[aliases]\nthing = \"ONE/team/thing\"\n", &both);
+    let full = one.image("team/thing:1");
+    let ran = project.run(&["pull", "thing:1"]);
+    assert!(ran.stderr().contains(&format!("`thing:1` is {full}, by ")), "{ran}");
+    assert_eq!(ran.ok(), digest);
+    // The store has it by its full name, and finds it by the short one.
+    assert!(project.run(&["list"]).ok().contains(&full));
+    assert_eq!(project.run(&["show", "thing:1", "--json"]).json()["digest"], *digest);
+    let to = two.image("copied:1");
+    assert_eq!(project.run(&["copy", "thing:1", &to]).ok(), format!("{to}@{digest}"));
+    // podman makes the same of it.
+    let podman = Podman::new();
+    let mut theirs = podman.command(&["pull", "-q", "--tls-verify=false", "thing:1"]);
+    let conf = project.path("home/.config/containers/registries.conf");
+    Ran::of(theirs.env("CONTAINERS_REGISTRIES_CONF", conf)).ok();
+    project.run(&["remove", "thing:1"]).ok();
+    assert!(!project.run(&["list"]).ok().contains(&full));
+
+    write(&project, "unqualified-search-registries = [\"TWO\"]\n", &both);
+    assert_eq!(pull(&project, "thing:1").ok(), digest);
+    let text = "unqualified-search-registries = [\"ONE\", \"TWO\"]\n";
+    write(&project, text, &both);
+    let before = (one.log().len(), two.log().len());
+    let stderr = pull(&project, "thing:1").fails(2);
+    for part in ["registries.conf", &one.image("thing:1"), &two.image("thing:1")] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
+    assert_eq!((one.log().len(), two.log().len()), before, "nobody was asked");
+    // What names its registry needs none of it.
+    assert_eq!(pull(&project, &two.image("thing:1")).ok(), digest);
 }

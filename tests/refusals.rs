@@ -139,6 +139,22 @@ fn a_no_is_heard_at_once_and_its_meaning_is_told() {
             "tag is immutable",
             "lets nobody move it",
         ),
+        // From before OCI's manifests: docker's registry, Artifactory, ECR.
+        (
+            400,
+            r#"{"errors":[{"code":"MANIFEST_INVALID","message":"manifest invalid"}]}"#,
+            tags,
+            "manifest invalid",
+            "nothing but Docker's own",
+        ),
+        (415, "unsupported content type", tags, "415", "nothing but Docker's own"),
+        (
+            405,
+            r#"{"errors":[{"code":"UNSUPPORTED","message":"Invalid parameter at 'ImageManifest'"}]}"#,
+            tags,
+            "405",
+            "nothing but Docker's own",
+        ),
         // Harbor and Quay, where no room is left.
         (
             403,

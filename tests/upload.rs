@@ -18,8 +18,9 @@ use ocibuild::transfer::{Body, Error, Placed, Sink, Stream};
 use crate::double::{Double, Reply, Request};
 use crate::support::cli::{Project, Who, names, wait_for};
 use crate::support::cutter::{Cutter, Then};
+use crate::support::nginx::Nginx;
 use crate::support::registry::Registry;
-use crate::support::{image, noise, run, temp_dir};
+use crate::support::{free_port, image, noise, run, temp_dir};
 
 fn open(name: &str) -> Repository {
     let config = Config { backoff: Duration::from_millis(5), ..Config::default() };
@@ -251,16 +252,111 @@ fn a_registry_that_forgot_what_it_kept_gets_it_all_again() {
 
 #[test]
 fn what_is_too_large_for_one_request_goes_in_pieces() {
-    let bytes = noise(12_000_000, 7);
+    const LIMIT: usize = 6 << 20;
     let (double, kept) = keeper(|request, _| {
-        (request.body.len() > 6 << 20).then(|| Reply::new(413).body("<html>too large</html>"))
+        (request.body.len() > LIMIT).then(|| Reply::new(413).body("<html>too large</html>"))
+    });
+    let repository = open(&format!("{}/a/b:1", double.host()));
+    for (seed, wholes) in [(7, 1), (8, 0)] {
+        let bytes = noise(12_000_000, seed);
+        let before = double.seen().len();
+        assert_eq!(put(&repository, &bytes).unwrap(), Placed::Written);
+        assert!(*kept.lock().unwrap() == bytes);
+        let seen = double.seen().split_off(before);
+        let sizes = |method: &str, large: bool| -> Vec<usize> {
+            let sizes = seen.iter().filter(|one| one.method == method).map(|one| one.body.len());
+            sizes.filter(|size| *size > 0 && (*size > LIMIT) == large).collect()
+        };
+        assert_eq!(sizes("PUT", true).len(), wholes, "it is known from the first");
+        assert_eq!(sizes("PATCH", true).len(), wholes, "a larger piece was tried once");
+        let rest = 12_000_000 - (10 << 20);
+        assert_eq!(sizes("PATCH", false), [5 << 20, 5 << 20, rest], "the least that it asked for");
+    }
+}
+
+#[test]
+fn a_registry_that_takes_small_pieces_only_gets_them_where_an_upload_broke() {
+    // As GitHub's: a whole blob of any size, but no piece above 4 MiB.
+    let bytes = noise(13_000_000, 9);
+    let (double, kept) = keeper(|request, kept| match request.method.as_str() {
+        "PUT" if kept.is_empty() => {
+            kept.extend_from_slice(&request.body[..1_000_000]);
+            Some(Reply::new(502))
+        }
+        "PATCH" if request.body.len() > 4 << 20 => Some(Reply::new(416)),
+        "POST" => Some(Reply::new(202).with("Location", "/up/1?s=0")),
+        "GET" if request.target.starts_with("/up/1") => {
+            let reply = Reply::new(204).with("Range", &format!("0-{}", kept.len() - 1));
+            Some(reply.with("Location", &format!("/up/1?s={}", kept.len())))
+        }
+        _ => None,
     });
     assert_eq!(put(&open(&format!("{}/a/b:1", double.host())), &bytes).unwrap(), Placed::Written);
     assert!(*kept.lock().unwrap() == bytes);
-    let seen = double.seen();
-    let sizes: Vec<usize> =
-        seen.iter().filter(|one| one.method == "PATCH").map(|one| one.body.len()).collect();
-    assert_eq!(sizes, [5 << 20, 5 << 20, 12_000_000 - (10 << 20)], "the least that it asked for");
+    assert_eq!(double.count("POST /v2/a/b/blobs/uploads/"), 1);
+}
+
+#[test]
+fn an_upload_that_gets_further_each_time_may_break_often() {
+    let bytes = noise(15_000_000, 10);
+    let further = |most: usize| {
+        let breaks = Mutex::new(0);
+        keeper(move |request, kept| match request.method.as_str() {
+            "PUT" | "PATCH" if request.body.len() > most => {
+                *breaks.lock().unwrap() += 1;
+                kept.extend_from_slice(&request.body[..most]);
+                Some(Reply::new(502))
+            }
+            "GET" if request.target.starts_with("/up/1") => {
+                let reply = Reply::new(204).with("Range", &format!("0-{}", kept.len() - 1));
+                Some(reply.with("Location", &format!("/up/1?s={}", kept.len())))
+            }
+            _ => None,
+        })
+    };
+    let (double, kept) = further(1_500_000);
+    assert_eq!(put(&open(&format!("{}/a/b:1", double.host())), &bytes).unwrap(), Placed::Written);
+    assert!(*kept.lock().unwrap() == bytes);
+    assert_eq!(double.count("POST /v2/a/b/blobs/uploads/"), 1);
+    // Getting nowhere has an end.
+    let (double, _) = further(1000);
+    assert!(put(&open(&format!("{}/a/b:1", double.host())), &bytes).is_err());
+}
+
+#[test]
+fn a_proxy_that_takes_small_requests_only_gets_pieces_that_fit() {
+    let registry = Registry::plain();
+    for (limit, expected, length) in
+        [("", 1 << 20, 5_000_000), ("client_max_body_size 10m;", 8 << 20, 30_000_000)]
+    {
+        let port = free_port();
+        let front = Nginx::start(
+            port,
+            &format!(
+                "log_format sizes '$status $request_method $content_length $request_uri';\n\
+                 access_log LOGS/log sizes;\nserver {{ listen 127.0.0.1:{port}; {limit}\n\
+                 location / {{ proxy_set_header Host $http_host; proxy_pass http://{}; }} }}",
+                registry.host()
+            ),
+        );
+        let name = format!("pieces{expected}:1");
+        let repository = open(&format!("{}/{name}", front.host()));
+        for seed in [11, 12] {
+            let before = front.read("log").len();
+            let bytes = noise(length, seed);
+            assert_eq!(put(&repository, &bytes).unwrap(), Placed::Written);
+            let blob = Descriptor::of(media_type::LAYER_GZIP, &bytes);
+            let direct = open(&registry.image(&name));
+            assert!(ocibuild::transfer::fetch(&direct, &blob, 64 << 20).unwrap() == bytes);
+            let log = front.read("log")[before..].to_owned();
+            if seed == 12 {
+                assert!(!log.contains("413 "), "it is known by now: {log}");
+                let largest = log.lines().filter(|line| line.starts_with("202 PATCH"));
+                let largest = largest.filter_map(|line| line.split(' ').nth(2)?.parse().ok()).max();
+                assert_eq!(largest, Some(expected), "{log}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -173,6 +173,7 @@ impl<'a> Trees<'a> {
             // Bytes that were changed on the way may come right the second time.
             Err(error) if !here && is_of_the_way(&error) => {
                 self.report.detail(&format!("{error}; asking once more"));
+                self.elsewhere.distrust(blob.digest);
                 rootfs::remove_tree(&tree)?;
                 disk::make_dirs(&tree)?;
                 task.restart(0);

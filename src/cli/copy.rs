@@ -4,6 +4,7 @@ use ocibuild::oci::Reference;
 use ocibuild::ops;
 
 use super::context::Context;
+use super::typed::Typed;
 use super::{Outcome, render};
 
 /// Copy an image from registry to registry
@@ -19,7 +20,7 @@ not sent, and what it has in another repository it is asked to mount.")]
 pub(crate) struct Args {
     /// The image, by tag or digest
     #[arg(value_name = "SRC")]
-    source: Reference,
+    source: Typed,
     /// Its new name
     #[arg(value_name = "DST")]
     destination: Reference,
@@ -41,7 +42,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::CopyOptions {
-        source: args.source.clone(),
+        source: args.source.in_registry(context)?,
         destination: args.destination.clone(),
         tags: args.tag.clone(),
         referrers: args.referrers,

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use ocibuild::oci::{Platform, Reference};
+use ocibuild::oci::Platform;
 use ocibuild::ops;
 use ocibuild::store::Form;
 
 use super::context::Context;
+use super::typed::Typed;
 use super::{Outcome, render};
 
 /// Write an image of the store to a file or a folder
@@ -20,7 +21,7 @@ Examples:
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "REF")]
-    reference: Reference,
+    reference: Typed,
     /// Where to; `-` is stdout for the formats that are one file
     #[arg(value_name = "PATH")]
     path: PathBuf,
@@ -36,7 +37,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::ExportOptions {
-        reference: args.reference.clone(),
+        reference: args.reference.in_store(context)?,
         path: (args.path.as_os_str() != "-").then(|| context.absolute(&args.path)),
         form: args.format,
         platform: args.platform.clone(),

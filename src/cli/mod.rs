@@ -30,6 +30,7 @@ mod show;
 mod sign;
 mod size;
 mod terminal;
+mod typed;
 mod unshare;
 mod verify;
 

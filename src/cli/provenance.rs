@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use ocibuild::oci::{Platform, Reference};
+use ocibuild::oci::Platform;
 use ocibuild::ops;
 
 use super::context::Context;
+use super::typed::Typed;
 use super::{Outcome, render};
 
 /// Show how an image was built, as SLSA provenance
@@ -21,7 +22,7 @@ mode, and the program's own hash. A push sends it along. Who signed it `verify` 
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "REF")]
-    reference: Reference,
+    reference: Typed,
     /// The platform [default: this machine's, or the only one]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -41,7 +42,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     if let Some(folder) = &args.unpack {
         let options = ops::SourcesOptions {
-            reference: args.reference.clone(),
+            reference: args.reference.in_store(context)?,
             remote: args.remote,
             platform: args.platform.clone(),
             folder: context.absolute(folder),
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         });
     }
     let options = ops::ProvenanceOptions {
-        reference: args.reference.clone(),
+        reference: args.reference.in_store(context)?,
         remote: args.remote,
         platform: args.platform.clone(),
         access: args.credentials.access(context)?,

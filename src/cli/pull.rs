@@ -1,9 +1,10 @@
 //! `ocibuild pull`: an image of a registry into the store.
 
-use ocibuild::oci::{Platform, Reference};
+use ocibuild::oci::Platform;
 use ocibuild::ops;
 
 use super::context::Context;
+use super::typed::Typed;
 use super::{Outcome, render};
 
 /// Pull an image into the store
@@ -16,7 +17,7 @@ Examples:
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "REF")]
-    reference: Reference,
+    reference: Typed,
     /// Pull this platform only; may be repeated [default: all]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Vec<Platform>,
@@ -36,7 +37,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::PullOptions {
-        reference: args.reference.clone(),
+        reference: args.reference.in_registry(context)?,
         platforms: args.platform.clone(),
         unpack: args.unpack,
         inputs: args.inputs,

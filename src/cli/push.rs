@@ -8,6 +8,7 @@ use ocibuild::ops;
 
 use super::branch::Held;
 use super::context::Context;
+use super::typed::Typed;
 use super::{Outcome, render, terminal};
 
 /// Push images of the store to registries
@@ -27,7 +28,7 @@ documents, the list is under the tag `sha256-…` with the image's digest.")]
 pub(crate) struct Args {
     /// Names of images in the store [default: all that were built here]
     #[arg(value_name = "REF")]
-    references: Vec<Reference>,
+    references: Vec<Typed>,
     /// Push under this name instead; may be repeated
     #[arg(long, value_name = "REF")]
     to: Vec<Reference>,
@@ -135,7 +136,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let required = args.require_branch.as_deref().filter(|_| !args.by_digest);
     let held = Held::unless(required, context);
     let options = ops::PushOptions {
-        references: args.references.clone(),
+        references: Typed::all_in_store(&args.references, context)?,
         to: args.to.clone(),
         only: args.only,
         by_digest: args.by_digest,

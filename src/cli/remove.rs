@@ -1,9 +1,9 @@
 //! `ocibuild remove`: names out of the store.
 
-use ocibuild::oci::Reference;
 use ocibuild::ops;
 
 use super::context::Context;
+use super::typed::Typed;
 use super::{Outcome, render};
 
 /// Remove images from the store; `gc` then frees what nothing else needs
@@ -18,11 +18,12 @@ Examples:
 pub(crate) struct Args {
     /// The images
     #[arg(required = true, value_name = "REF")]
-    references: Vec<Reference>,
+    references: Vec<Typed>,
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
-    let removed = ops::remove(&args.references, &context.ops())?;
+    let references = Typed::all_in_store(&args.references, context)?;
+    let removed = ops::remove(&references, &context.ops())?;
     render::result(&removed, context.json, |removed| {
         removed.iter().map(|reference| format!("{reference}\n")).collect()
     })

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ocibuild::disk;
-use ocibuild::oci::{Platform, Reference};
+use ocibuild::oci::Platform;
 use ocibuild::ops;
 
 use super::context::Context;
+use super::typed::Typed;
 use super::{Outcome, render};
 
 /// List the packages in an image, as an SPDX document or as a table
@@ -25,7 +26,7 @@ registry it is the document that is attached there, if any; who attached it `ver
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "REF")]
-    reference: Reference,
+    reference: Typed,
     /// The platform [default: this machine's, or the only one]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -47,7 +48,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::SbomOptions {
-        reference: args.reference.clone(),
+        reference: args.reference.in_store(context)?,
         remote: args.remote,
         attached: !args.read && !args.table,
         platform: args.platform.clone(),

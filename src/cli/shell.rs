@@ -3,12 +3,13 @@
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use ocibuild::oci::{Platform, Reference};
+use ocibuild::oci::Platform;
 use ocibuild::ops;
 use ocibuild::sandbox::{Outcome as Ended, Terminal};
 
 use super::Outcome;
 use super::context::Context;
+use super::typed::Typed;
 
 /// Open a shell in an image of the store, or where a step failed
 ///
@@ -26,7 +27,7 @@ Examples:
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMAGE", required_unless_present = "failed")]
-    image: Option<Reference>,
+    image: Option<Typed>,
     /// Repeat the build that failed last, up to the step that failed
     #[arg(long, conflicts_with_all = ["image", "user", "platform", "no_network", "command"])]
     failed: bool,
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let Some(reference) = &args.image else { return repeat(context) };
     let terminal = if args.command.is_empty() { Some(terminal()?) } else { find()? };
     let options = ops::ShellOptions {
-        reference: reference.clone(),
+        reference: reference.in_store(context)?,
         platform: args.platform.clone(),
         user: args.user.clone(),
         command: args.command.clone(),

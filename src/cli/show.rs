@@ -1,9 +1,10 @@
 //! `ocibuild show`: what an image is made of.
 
-use ocibuild::oci::{Platform, Reference};
+use ocibuild::oci::Platform;
 use ocibuild::ops;
 
 use super::context::Context;
+use super::typed::Typed;
 use super::{Outcome, render, terminal};
 
 /// Show an image of the store or of a registry
@@ -16,7 +17,7 @@ Examples:
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "REF")]
-    reference: Reference,
+    reference: Typed,
     /// Ask the registry even if the store has an image of that name
     #[arg(long)]
     remote: bool,
@@ -29,7 +30,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::ShowOptions {
-        reference: args.reference.clone(),
+        reference: if args.remote {
+            args.reference.in_registry(context)?
+        } else {
+            args.reference.in_store(context)?
+        },
         remote: args.remote,
         platform: args.platform.clone(),
         access: args.credentials.access(context)?,

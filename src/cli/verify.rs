@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ocibuild::fault::Kind;
-use ocibuild::oci::Reference;
 use ocibuild::ops;
 
 use super::context::Context;
+use super::typed::Typed;
 use super::{Outcome, render};
 
 /// Verify the store, or with a name the signatures of that image
@@ -31,7 +31,7 @@ is printed, and is what to use. Audits are those of `ocibuild audit --attest`.")
 pub(crate) struct Args {
     /// The image in its registry [default: the store is verified]
     #[arg(value_name = "REF", requires = "whose")]
-    reference: Option<Reference>,
+    reference: Option<Typed>,
     /// A public key in PEM, one of which must have signed; may be repeated
     #[arg(long, value_name = "FILE", requires = "reference")]
     key: Vec<PathBuf>,
@@ -61,10 +61,10 @@ fn store(context: &Context) -> Outcome {
     Ok(ExitCode::from(if report.ok { 0 } else { Kind::Failed.exit_code() }))
 }
 
-fn image(reference: &Reference, args: &Args, context: &Context) -> Outcome {
+fn image(reference: &Typed, args: &Args, context: &Context) -> Outcome {
     let absolute = |paths: &[PathBuf]| paths.iter().map(|path| context.absolute(path)).collect();
     let options = ops::CheckOptions {
-        reference: reference.clone(),
+        reference: reference.in_registry(context)?,
         keys: absolute(&args.key),
         auditors: absolute(&args.auditor),
         access: args.credentials.access(context)?,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::http;
-use crate::oci::{Descriptor, Document, Reference};
+use crate::oci::{Descriptor, Digest, Document, Reference};
 use crate::registry::{Keychain, Places, Registries, Repository};
 use crate::store::Store;
 use crate::transfer::{self, Source, Stream};
@@ -126,6 +126,12 @@ impl Source for Origins<'_> {
             }
         }
         Err(first)
+    }
+
+    fn distrust(&self, digest: Digest) {
+        for repository in self.repositories.values() {
+            repository.distrust(digest);
+        }
     }
 
     fn origins(&self, descriptor: &Descriptor) -> Vec<Reference> {

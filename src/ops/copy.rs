@@ -84,7 +84,7 @@ pub fn copy(options: &CopyOptions, context: &Context<'_>) -> Result<CopyReport, 
                         continue;
                     }
                     let (document, moved) = bring(&entry, &source, &destination, &copy, context)?;
-                    summary = sum(summary, moved);
+                    summary += moved;
                     along.push(document.digest());
                     next.push(document.digest());
                 }
@@ -131,14 +131,4 @@ fn bring(
     // One that was there already may have lost its place in the list to a push that broke off.
     destination.list_referrer(&document)?;
     Ok((document, summary))
-}
-
-fn sum(a: transfer::Summary, b: transfer::Summary) -> transfer::Summary {
-    transfer::Summary {
-        written: a.written + b.written,
-        bytes: a.bytes + b.bytes,
-        existed: a.existed + b.existed,
-        mounted: a.mounted + b.mounted,
-        documents: a.documents + b.documents,
-    }
 }

@@ -32,6 +32,7 @@ mod rehearse;
 mod room;
 mod sbom;
 mod shell;
+mod short;
 mod sign;
 mod twice;
 mod verify;
@@ -68,6 +69,7 @@ pub use twice::{NotVaried, TwiceOptions, TwiceReport, Varied, twice};
 pub use verify::{Damage, VerifyReport, verify};
 
 pub use shell::{Failed, ShellOptions, failed, shell};
+pub use short::{Whereabouts, full_name};
 
 use crate::report::Report;
 use crate::rootfs;

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::http::{Client, Method, Payload, Request, Response, StatusCode, Url, header};
 
 use super::challenge::{Challenge, parse};
-use super::error::{Asking, refusal};
+use super::refusal::{Asking, refusal};
 use super::{Credential, Error, Keychain, Secret};
 
 /// Who asks token servers.

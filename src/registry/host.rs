@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::http::{self, Client, Method, Request, Response, StatusCode, Url};
 
 use super::Error;
+use super::sizes::Sizes;
 
 /// The one registry whose API is not at its name.
 const DOCKER_HUB: &str = "docker.io";
@@ -35,13 +36,15 @@ pub(super) enum Wire {
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) client: Client,
+    pub(super) sizes: Sizes,
     wire: Wire,
     base: Mutex<Option<Url>>,
 }
 
 impl Host {
     pub(super) fn new(name: &str, wire: Wire, client: Client) -> Host {
-        Host { name: name.to_owned(), client, wire, base: Mutex::new(None) }
+        let (sizes, base) = (Sizes::default(), Mutex::new(None));
+        Host { name: name.to_owned(), client, sizes, wire, base }
     }
 
     /// Returns the API's root, `https://HOST/v2/`.

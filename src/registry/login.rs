@@ -16,8 +16,8 @@ use crate::http::{Method, Request, StatusCode, header};
 
 use super::auth::Auth;
 use super::credentials::{LIMIT, is_legacy, normalise, server_of};
-use super::error::refusal;
 use super::host::Wire;
+use super::refusal::refusal;
 use super::{Error, Keychain, Registries, helper};
 
 impl Registries {

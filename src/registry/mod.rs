@@ -22,7 +22,10 @@ mod pull;
 mod push;
 mod reader;
 mod referrers;
+mod refusal;
 mod repository;
+mod short;
+mod sizes;
 mod tail;
 mod upload;
 
@@ -34,9 +37,11 @@ use crate::http;
 use crate::oci::Reference;
 
 pub use credentials::{Credential, Keychain, Secret, normalise};
-pub use error::{Asking, Error, Refusal};
+pub use error::Error;
 pub use places::Places;
+pub use refusal::{Asking, Refusal};
 pub use repository::Repository;
+pub use short::is_short;
 
 use host::{Host, Wire};
 use repository::Place;

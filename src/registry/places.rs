@@ -5,14 +5,16 @@
 //! name ── longest prefix ──> mirrors in their order, each for tags, digests or both, then location
 //! ```
 //! Names stay what they are; pushes go where they say, but heed `blocked` and `insecure`. Short names
-//! and their aliases are not read, since a definition's names must mean the same everywhere.
+//! count where somebody types one ([`super::short`]); a definition's mean the same everywhere.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::disk;
+use crate::oci::Reference;
 
+use super::short::ShortNames;
 use super::{Error, Keychain};
 
 /// No such file is larger.
@@ -22,6 +24,7 @@ const LIMIT: u64 = 4 << 20;
 #[derive(Debug, Default)]
 pub struct Places {
     rules: Vec<Rule>,
+    short: ShortNames,
 }
 
 /// What is said of the names that begin with a prefix.
@@ -133,6 +136,10 @@ impl Places {
             let paths = names.into_iter().map(|name| folder.join(name));
             files.extend(paths.filter(|path| path.extension().is_some_and(|kind| kind == "conf")));
         }
+        // Podman keeps what was chosen at its terminal here.
+        let home = || Some(Path::new(keychain.get("HOME")?).join(".cache"));
+        let cache = keychain.get("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+        files.extend(cache.map(|cache| cache.join("containers/short-name-aliases.conf")));
         let mut places = Places::default();
         for path in files {
             match disk::read(&path, LIMIT) {
@@ -149,10 +156,12 @@ impl Places {
     fn add(&mut self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let refuse = |reason: String| Error::RegistriesFile { path: path.to_owned(), reason };
         let text = std::str::from_utf8(bytes).map_err(|error| refuse(error.to_string()))?;
-        let file: File = toml::from_str(text).map_err(|error| {
+        let at_line = |error: toml::de::Error| {
             let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
             refuse(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
-        })?;
+        };
+        let file: File = toml::from_str(text).map_err(at_line)?;
+        self.short.add(path, text).map_err(at_line)?;
         let mut rules: Vec<Rule> = Vec::new();
         for entry in file.registry {
             rules.push(entry.rule(path).map_err(refuse)?);
@@ -188,6 +197,17 @@ impl Places {
         self.rules.retain(|old| rules.iter().all(|new| new.prefix != old.prefix));
         self.rules.extend(rules);
         Ok(())
+    }
+
+    /// Returns what an alias of a name without a registry stands for, and the file that says so.
+    pub fn alias(&self, text: &str) -> Result<Option<(Reference, &Path)>, Error> {
+        self.short.alias(text)
+    }
+
+    /// Returns what a name without a registry is in the registry that is to be searched, and the file
+    /// that says so. Where there are several it is an error that names them.
+    pub fn search(&self, text: &str) -> Result<Option<(Reference, &Path)>, Error> {
+        self.short.search(text)
     }
 
     /// Returns the rule for a name (registry and repository, or a registry alone).

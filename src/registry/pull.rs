@@ -5,7 +5,6 @@ use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Reference, media_
 use crate::transfer::{self, Source, Stream};
 
 use super::Error;
-use super::reader::Reader;
 use super::repository::{For, Repository};
 
 /// All types of documents that we read. All are named in each request: registries answer with 404,
@@ -53,7 +52,11 @@ impl Source for Repository {
         descriptor: &Descriptor,
         offset: u64,
     ) -> Result<Stream<'a>, transfer::Error> {
-        Ok(Box::new(self.read(true, |place| Reader::open(place, descriptor, offset))?))
+        Ok(Box::new(self.open_blob(descriptor, offset)?))
+    }
+
+    fn distrust(&self, digest: Digest) {
+        self.spoil(digest);
     }
 
     fn origin(&self) -> Option<Reference> {

@@ -1,5 +1,7 @@
-//! A blob's bytes from a registry, taken up again where a connection breaks.
+//! A blob's bytes from a registry, taken up again where a connection breaks, and where one place gives
+//! no more, from the next: the digest holds the parts together.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,10 +56,11 @@ impl<'a> Reader<'a> {
     /// Opens a new connection after one broke with `cause`.
     fn resume(&mut self, cause: io::Error) -> io::Result<()> {
         self.failures = if self.at - self.began >= PROGRESS { 1 } else { self.failures + 1 };
-        if self.failures > TRIES {
+        let config = self.repository.client().config();
+        // A mirror has fewer.
+        if self.failures > TRIES.min(config.tries) {
             return Err(cause);
         }
-        let config = self.repository.client().config();
         let (digest, at, size) = (self.digest.short(), self.at, self.size);
         let why = format!("{digest} broke at {at} of {size} bytes ({cause})");
         let wait = config.backoff.saturating_mul(self.failures - 1).min(Duration::from_secs(10));
@@ -92,6 +95,65 @@ impl Read for Reader<'_> {
                 Err(error) => error,
             };
             self.resume(cause)?;
+        }
+    }
+}
+
+/// Reads a blob from the first of several places, and goes on in the next where one fails for good.
+pub(super) struct Chain<'a> {
+    repository: &'a Repository,
+    blob: Descriptor,
+    reader: Reader<'a>,
+    left: VecDeque<usize>,
+}
+
+impl<'a> Chain<'a> {
+    /// Begins with a reader; `left` are the places that may follow.
+    pub(super) fn new(
+        repository: &'a Repository,
+        blob: &Descriptor,
+        reader: Reader<'a>,
+        left: VecDeque<usize>,
+    ) -> Chain<'a> {
+        Chain { repository, blob: blob.clone(), reader, left }
+    }
+
+    /// Opens the next place that has the rest.
+    fn next(&mut self, cause: &io::Error) -> Option<Reader<'a>> {
+        let report = &self.repository.client().config().report;
+        let (digest, at, size) = (self.blob.digest.short(), self.reader.at, self.blob.size);
+        let broken = self.reader.repository.name();
+        while let Some(next) = self.left.pop_front() {
+            let place = self.repository.place(next);
+            let name = place.name();
+            match Reader::open(place, &self.blob, at) {
+                Ok(reader) => {
+                    self.repository.choose(next);
+                    report.note(&format!(
+                        "{broken} broke off {digest} at {at} of {size} bytes ({cause}); \
+                         going on from there in {name}"
+                    ));
+                    return Some(reader);
+                }
+                Err(error) => {
+                    report.detail(&format!("{name} was of no help for {digest}: {error}"));
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Read for Chain<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.reader.read(buffer) {
+                Err(cause) => match self.next(&cause) {
+                    Some(reader) => self.reader = reader,
+                    None => return Err(cause),
+                },
+                read => return read,
+            }
         }
     }
 }

@@ -1,17 +1,19 @@
 //! One repository of a registry, and the way in which every request to it goes out.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::http::{Client, Method, Request, Response, StatusCode, Url, header, same_origin};
-use crate::oci::{Digest, Document, Reference};
+use crate::oci::{Descriptor, Digest, Document, Reference};
 
 use super::auth::Auth;
-use super::error::refusal;
 use super::host::Host;
 use super::places::Serves;
 use super::pull::ACCEPT;
+use super::reader::{Chain, Reader};
+use super::refusal::refusal;
 use super::{Error, Keychain};
 
 /// A repository of a registry: a source and a sink. Shared between threads as it is.
@@ -27,6 +29,8 @@ pub struct Repository {
     places: Vec<Place>,
     /// Which of the places gave something last.
     chosen: AtomicUsize,
+    /// Blobs that were no good, and in which place.
+    spoiled: Mutex<BTreeSet<(Digest, usize)>>,
     /// Documents that came along while looking for something else.
     seen: Mutex<Vec<Document>>,
 }
@@ -77,6 +81,7 @@ impl Repository {
             blocked,
             places: Vec::new(),
             chosen: AtomicUsize::new(usize::MAX),
+            spoiled: Mutex::default(),
             seen: Mutex::default(),
         }
     }
@@ -86,30 +91,51 @@ impl Repository {
         Repository { places, ..self }
     }
 
-    /// Asks each place in turn where this may be read, beginning with the one that gave something
-    /// last. When none has it the primary one's error counts.
+    /// Returns the places where this may be read, beginning with the one that gave something last.
+    pub(super) fn order(&self, by_digest: bool) -> Vec<usize> {
+        if self.places.is_empty() {
+            return vec![0];
+        }
+        let chosen = self.chosen.load(Ordering::Relaxed);
+        let serves = |at: &usize| *at == chosen || self.places[*at].serves(by_digest);
+        let mut order: Vec<usize> = (0..self.places.len()).filter(serves).collect();
+        order.sort_by_key(|at| *at != chosen);
+        order
+    }
+
+    /// Returns the repository of a place.
+    pub(super) fn place(&self, at: usize) -> &Repository {
+        match self.places.get(at) {
+            Some(Place::Other { repository, .. }) => repository,
+            Some(Place::Itself) | None => self,
+        }
+    }
+
+    /// Asks each place in turn. When none has it the primary one's error counts.
     pub(super) fn read<'s, T>(
         &'s self,
         by_digest: bool,
         ask: impl Fn(&'s Repository) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let chosen = self.chosen.load(Ordering::Relaxed);
-        let serves = |at: &usize| *at == chosen || self.places[*at].serves(by_digest);
-        let mut order: Vec<usize> = (0..self.places.len()).filter(serves).collect();
-        order.sort_by_key(|at| *at != chosen);
+        self.read_in(&self.order(by_digest), ask).map(|(_, answer)| answer)
+    }
+
+    /// Asks the places of an order in turn; returns with the answer which of them gave it.
+    pub(super) fn read_in<'s, T>(
+        &'s self,
+        order: &[usize],
+        ask: impl Fn(&'s Repository) -> Result<T, Error>,
+    ) -> Result<(usize, T), Error> {
         let report = &self.client().config().report;
         let (mut primary, mut others) = (None, Vec::new());
-        for at in order {
-            let place = match &self.places[at] {
-                Place::Itself => self,
-                Place::Other { repository, .. } => repository,
-            };
+        for &at in order {
+            let place = self.place(at);
             match ask(place) {
                 Ok(answer) => {
-                    self.chosen.store(at, Ordering::Relaxed);
-                    return Ok(answer);
+                    self.choose(at);
+                    return Ok((at, answer));
                 }
-                Err(error) if at + 1 == self.places.len() => primary = Some(error),
+                Err(error) if at + 1 >= self.places.len() => primary = Some(error),
                 Err(error) => {
                     let text =
                         format!("{} was of no help for {}: {error}", place.name(), self.name());
@@ -120,7 +146,7 @@ impl Repository {
         }
         match primary {
             // No other place is known.
-            None => ask(self),
+            None => ask(self).map(|answer| (self.places.len(), answer)),
             Some(error) => {
                 for text in others {
                     report.warning(&text);
@@ -128,6 +154,29 @@ impl Repository {
                 Err(error)
             }
         }
+    }
+
+    /// Opens a blob where it may be read, but last where it was no good.
+    pub(super) fn open_blob(&self, blob: &Descriptor, offset: u64) -> Result<Chain<'_>, Error> {
+        let mut order = self.order(true);
+        {
+            let spoiled = self.spoiled.lock().unwrap_or_else(PoisonError::into_inner);
+            order.sort_by_key(|at| spoiled.contains(&(blob.digest, *at)));
+        }
+        let (at, reader) = self.read_in(&order, |place| Reader::open(place, blob, offset))?;
+        let left = order.into_iter().skip_while(|one| *one != at).skip(1).collect();
+        Ok(Chain::new(self, blob, reader, left))
+    }
+
+    /// Notes that what was read last of a blob was not the blob.
+    pub(super) fn spoil(&self, digest: Digest) {
+        let chosen = self.chosen.load(Ordering::Relaxed);
+        self.spoiled.lock().unwrap_or_else(PoisonError::into_inner).insert((digest, chosen));
+    }
+
+    /// Notes which place gives what is asked for next.
+    pub(super) fn choose(&self, at: usize) {
+        self.chosen.store(at, Ordering::Relaxed);
     }
 
     /// Returns the name without tag and digest, as `ghcr.io/rocker-org/ml`.

@@ -1,5 +1,6 @@
 //! The bytes of one blob on their way into a repository: in one PUT where that goes, what is left of
-//! it where the registry kept a part, and in pieces where something on the way takes none so large.
+//! it where the registry kept a part, and in pieces where something on the way takes none so large;
+//! [`super::sizes`] says how large they are.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,17 +16,17 @@ use crate::transfer::{self, Body, Stream};
 use super::Error;
 use super::repository::{For, Repository};
 
-/// How often a blob's upload is begun or gone on with, and how long is waited for that in all.
+/// How often a blob's upload is begun or gone on with without getting further by this much, and how
+/// long is waited for that in all.
 const UPLOADS: u32 = 4;
+const PROGRESS: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// The size of pieces: GitHub's registry takes no larger ones.
-const PIECE: u64 = 4 << 20;
-/// The largest that a registry may ask for, and the header in which it does.
-const LARGEST_PIECE: u64 = 128 << 20;
+/// The header in which a registry asks for pieces of some size at the least.
 const MIN_LENGTH: &str = "oci-chunk-min-length";
 
 /// An upload that the registry has opened.
+#[derive(Clone)]
 pub(super) struct Session {
     /// Where the next bytes go.
     pub(super) url: Url,
@@ -33,6 +34,9 @@ pub(super) struct Session {
     have: u64,
     /// The smallest piece that it takes.
     least: u64,
+    /// How large the last request was, and whether that was all of the blob.
+    asked: u64,
+    whole: bool,
 }
 
 /// Why an upload did not end well.
@@ -44,6 +48,8 @@ enum UploadError {
     Again(Error),
     /// Something on the way takes no request of that size.
     TooLarge(Error),
+    /// The registry takes no such piece: it has not what it said, or wants smaller ones.
+    Range(Error),
     /// The bytes could not be read on this side.
     Body(transfer::Error),
     /// The registry says no.
@@ -56,6 +62,7 @@ impl std::fmt::Display for UploadError {
             UploadError::Expired(error)
             | UploadError::Again(error)
             | UploadError::TooLarge(error)
+            | UploadError::Range(error)
             | UploadError::Final(error) => error.fmt(f),
             UploadError::Body(error) => error.fmt(f),
         }
@@ -63,12 +70,9 @@ impl std::fmt::Display for UploadError {
 }
 
 impl UploadError {
-    fn is_too_large(&self) -> bool {
-        matches!(self, UploadError::TooLarge(_))
-    }
-
+    /// Tells whether the same may go better at another time.
     fn is_worth_another(&self) -> bool {
-        matches!(self, UploadError::Expired(_) | UploadError::Again(_))
+        matches!(self, UploadError::Expired(_) | UploadError::Again(_) | UploadError::Range(_))
     }
 
     fn into_error(self) -> transfer::Error {
@@ -76,6 +80,7 @@ impl UploadError {
             UploadError::Expired(error)
             | UploadError::Again(error)
             | UploadError::TooLarge(error)
+            | UploadError::Range(error)
             | UploadError::Final(error) => error.into(),
             UploadError::Body(error) => error,
         }
@@ -93,8 +98,10 @@ impl Repository {
         task: &Task<'_>,
     ) -> Result<(), transfer::Error> {
         let patience = self.client().config().patience.part(PATIENCE);
-        let mut in_pieces = false;
-        let mut tried = 1;
+        let config = self.client().config();
+        let digest = descriptor.digest.short();
+        let mut in_pieces = !self.host.sizes.may_be_whole(descriptor.size);
+        let (mut tried, mut furthest) = (1, 0);
         loop {
             let mut current = match session.take() {
                 Some(session) => session,
@@ -103,36 +110,61 @@ impl Repository {
             let result = if in_pieces || current.have > 0 {
                 self.upload_pieces(descriptor, &mut current, in_pieces, body, task)
             } else {
-                self.upload(descriptor, &current.url, body, task)
+                self.upload(descriptor, &mut current, body, task)
             };
             let Err(error) = result else { return Ok(()) };
-            let too_large = !in_pieces && error.is_too_large();
-            if tried == UPLOADS || !(error.is_worth_another() || too_large) {
+            let mut goes_on = error.is_worth_another() && tried < UPLOADS;
+            if goes_on && matches!(error, UploadError::Again(_)) {
+                let why = format!("the upload of {digest} failed ({error})");
+                let wait = config.backoff.saturating_mul(tried);
+                goes_on = self.client().pause(&current.url, &why, wait, &patience);
+            }
+            let too_large = matches!(error, UploadError::TooLarge(_));
+            let kept = if goes_on || too_large { self.kept(&current, descriptor) } else { None };
+            let smaller = self.learn(&error, &current, kept.as_ref());
+            if !goes_on && !smaller {
                 self.cancel(&current.url);
                 return Err(error.into_error());
             }
-            let config = self.client().config();
-            let digest = descriptor.digest.short();
-            if !too_large && !matches!(error, UploadError::Expired(_)) {
-                let why = format!("the upload of {digest} failed ({error})");
-                let wait = config.backoff.saturating_mul(tried);
-                if !self.client().pause(&current.url, &why, wait, &patience) {
-                    self.cancel(&current.url);
-                    return Err(error.into_error());
-                }
-            }
-            in_pieces |= too_large;
-            session = if too_large { None } else { self.kept(&current, descriptor) };
-            let how = match &session {
-                Some(kept) => format!("going on after {} bytes", kept.have),
-                None if too_large => "beginning again in pieces".to_owned(),
-                None => "beginning again".to_owned(),
+            // What a proxy refused has never reached the registry.
+            let unheard = (too_large && current.have > 0).then(|| current.clone());
+            session = kept.or(unheard);
+            in_pieces |= smaller;
+            let have = session.as_ref().map_or(0, |kept| kept.have);
+            let mut how = match have {
+                0 => "beginning again".to_owned(),
+                have => format!("going on after {have} bytes"),
             };
+            if smaller {
+                how.push_str(", in smaller pieces");
+            }
             if session.is_none() {
                 self.cancel(&current.url);
             }
             config.report.detail(&format!("the upload of {digest} failed ({error}); {how}"));
-            tried += 1;
+            if have >= furthest + PROGRESS {
+                (tried, furthest) = (1, have);
+            } else if !smaller {
+                tried += 1;
+            }
+        }
+    }
+
+    /// Learns from a refusal how large a request may be; tells whether a smaller one is worth a try.
+    fn learn(&self, error: &UploadError, session: &Session, kept: Option<&Session>) -> bool {
+        let sizes = &self.host.sizes;
+        match error {
+            _ if session.asked == 0 => false,
+            UploadError::TooLarge(_) if session.whole => {
+                sizes.refuse_whole(session.asked);
+                sizes.refuse(session.asked, session.least)
+            }
+            UploadError::TooLarge(_) => sizes.refuse(session.asked, session.least),
+            // It has what it said.
+            UploadError::Range(_) if kept.is_some_and(|kept| kept.have == session.have) => {
+                sizes.refuse(session.asked, session.least)
+            }
+            _ => false,
         }
     }
 
@@ -154,7 +186,8 @@ impl Repository {
     /// Returns the upload that an answer opens.
     pub(super) fn session(&self, answer: &Response) -> Result<Session, Error> {
         let least = answer.header(MIN_LENGTH).and_then(|text| text.trim().parse().ok());
-        Ok(Session { url: self.location(answer)?, have: 0, least: least.unwrap_or(0) })
+        let (url, least) = (self.location(answer)?, least.unwrap_or(0));
+        Ok(Session { url, have: 0, least, asked: 0, whole: false })
     }
 
     /// Asks what the registry kept of an upload that broke off; `None` where that is nothing, or it
@@ -167,7 +200,7 @@ impl Repository {
         }
         let have = kept_bytes(answer.header(header::RANGE)?)?;
         let url = self.location(&answer).unwrap_or_else(|_| session.url.clone());
-        (have <= descriptor.size).then_some(Session { url, have, least: session.least })
+        (have <= descriptor.size).then_some(Session { url, have, ..session.clone() })
     }
 
     /// Returns the place that an answer names: relative to the request in some registries, absolute
@@ -182,11 +215,12 @@ impl Repository {
     fn upload(
         &self,
         descriptor: &Descriptor,
-        location: &Url,
+        session: &mut Session,
         body: &Body<'_>,
         task: &Task<'_>,
     ) -> Result<(), UploadError> {
-        let mut url = location.clone();
+        (session.asked, session.whole) = (descriptor.size, true);
+        let mut url = session.url.clone();
         url.query_pairs_mut().append_pair("digest", &descriptor.digest.to_string());
         let open = || -> io::Result<Box<dyn Read + Send + '_>> {
             task.restart(0);
@@ -210,7 +244,8 @@ impl Repository {
         task: &Task<'_>,
     ) -> Result<(), UploadError> {
         let size = descriptor.size;
-        let most = if several { session.least.clamp(PIECE, LARGEST_PIECE) } else { size };
+        let sizes = &self.host.sizes;
+        let several = several || sizes.has_limit();
         let mut stream = body.open().map_err(UploadError::Body)?;
         let of_stream =
             |error| UploadError::Body(transfer::Error::of_stream(descriptor.digest, error));
@@ -219,7 +254,9 @@ impl Repository {
         let stream = Mutex::new(stream);
         let mut at = session.have;
         while at < size {
+            let most = if several { sizes.piece(session.least) } else { size };
             let length = most.min(size - at);
+            (session.asked, session.whole) = (length, false);
             let open = || -> io::Result<Box<dyn Read + Send + '_>> {
                 Ok(Box::new(Counted { inner: Piece { stream: &stream, left: length }, task }))
             };
@@ -232,11 +269,16 @@ impl Repository {
             if let Ok(url) = self.location(&answer) {
                 session.url = url;
             }
+            if length == most {
+                sizes.take(length);
+            }
             at += length;
+            session.have = at;
         }
         // The stream verifies itself where it ends.
         let mut stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
         io::copy(&mut stream, &mut io::sink()).map_err(of_stream)?;
+        session.asked = 0;
         let mut url = session.url.clone();
         url.query_pairs_mut().append_pair("digest", &descriptor.digest.to_string());
         let answer = self.send_part(descriptor, Request::new(Method::PUT, url))?;
@@ -276,8 +318,8 @@ impl Repository {
                 Err(UploadError::Expired(self.refused(&doing(), &mut answer)))
             }
             413 => Err(UploadError::TooLarge(self.refused(&doing(), &mut answer))),
-            // 416: the registry has not what it said, so that what is left does not fit.
-            404 | 408 | 416 | 425 | 429 | 500 | 502..=504 => {
+            416 => Err(UploadError::Range(self.refused(&doing(), &mut answer))),
+            404 | 408 | 425 | 429 | 500 | 502..=504 => {
                 Err(UploadError::Again(self.refused(&doing(), &mut answer)))
             }
             _ => Err(UploadError::Final(self.refused(&doing(), &mut answer))),

@@ -59,6 +59,16 @@ pub struct Summary {
     pub documents: u64,
 }
 
+impl std::ops::AddAssign for Summary {
+    fn add_assign(&mut self, other: Summary) {
+        self.written += other.written;
+        self.bytes += other.bytes;
+        self.existed += other.existed;
+        self.mounted += other.mounted;
+        self.documents += other.documents;
+    }
+}
+
 /// Returns the entries of an index that a choice of platforms takes, in the index's order.
 ///
 /// # Errors
@@ -97,11 +107,23 @@ pub fn copy(
     options: &Options<'_>,
     report: &dyn Report,
 ) -> Result<Summary, Error> {
-    let mut walk = Walk { source, sink, options, documents: Vec::new(), blobs: BTreeMap::new() };
+    let mut walk = Walk {
+        source,
+        sink,
+        options,
+        documents: Vec::new(),
+        blobs: BTreeMap::new(),
+        configs: BTreeMap::new(),
+    };
     walk.visit(root.clone(), options.platforms.as_deref(), 0)?;
-    let Walk { documents, blobs, .. } = walk;
-    let blobs = blobs.into_values().collect();
-    let mut summary = copy_blobs(source, sink, blobs, options, &AtomicBool::new(false), report)?;
+    let Walk { documents, blobs, mut configs, .. } = walk;
+    configs.retain(|digest, _| !blobs.contains_key(digest));
+    let mut summary = Summary::default();
+    // Configs come when all that they tell of is there.
+    for blobs in [blobs, configs] {
+        let blobs = blobs.into_values().collect();
+        summary += copy_blobs(source, sink, blobs, options, &AtomicBool::new(false), report)?;
+    }
     for document in &documents {
         sink.put_document(document, None)?;
         confirm(sink, document)?;
@@ -129,6 +151,7 @@ struct Walk<'a> {
     /// Children before parents.
     documents: Vec<Document>,
     blobs: BTreeMap<Digest, Descriptor>,
+    configs: BTreeMap<Digest, Descriptor>,
 }
 
 impl Walk<'_> {
@@ -161,9 +184,10 @@ impl Walk<'_> {
         } else {
             let manifest = document.manifest()?;
             let layers = if self.options.without_layers { Vec::new() } else { manifest.layers };
-            for blob in layers.into_iter().chain([manifest.config]) {
+            for blob in layers {
                 self.blobs.entry(blob.digest).or_insert(blob);
             }
+            self.configs.entry(manifest.config.digest).or_insert(manifest.config);
         }
         self.documents.push(document);
         Ok(())
@@ -274,6 +298,9 @@ fn copy_blob(
         // Bytes that were changed on the way may come right the second time.
         Err(error @ (Error::WrongDigest { .. } | Error::TooShort { .. })) => {
             report.detail(&format!("{error}; asking once more"));
+            for one in options.fallbacks.iter().copied().chain([source]) {
+                one.distrust(blob.digest);
+            }
             sink.put_blob(blob, &body, &task)?
         }
         placed => placed?,

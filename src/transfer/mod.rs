@@ -12,7 +12,7 @@ mod verify;
 
 use std::io::Read;
 
-use crate::oci::{Descriptor, Document, Reference};
+use crate::oci::{Descriptor, Digest, Document, Reference};
 use crate::report::Task;
 
 pub use copy::{Options, Summary, confirm, copy, copy_blobs, select};
@@ -33,6 +33,12 @@ pub trait Source: Sync {
 
     /// Opens a blob at an offset, as it is: nobody has verified what the stream gives.
     fn blob<'a>(&'a self, descriptor: &Descriptor, offset: u64) -> Result<Stream<'a>, Error>;
+
+    /// Hears that what it gave last under a digest was something else; where it can, it gives the next
+    /// reader what is elsewhere.
+    fn distrust(&self, digest: Digest) {
+        let _ = digest;
+    }
 
     /// Returns the repository that this is, where it is one; no tag, no digest of it means anything.
     fn origin(&self) -> Option<Reference> {

@@ -1,5 +1,5 @@
 //! A wire to a registry that breaks or hangs: what goes to the server is passed on, up to a number of
-//! bytes of the first connection that carries a certain request.
+//! bytes of the first connection that carries a certain request; or what comes back, for good.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -42,6 +42,43 @@ impl Cutter {
                 thread::spawn(move || {
                     std::io::copy(&mut answers, &mut back).ok();
                     back.shutdown(Shutdown::Both).ok();
+                });
+            }
+        });
+        Cutter { port, happened }
+    }
+
+    /// Lays a wire to `host:port` that ends for good once a connection has brought so many bytes of
+    /// answers: from then on nobody is there.
+    pub(crate) fn dying(server: &str, limit: usize) -> Cutter {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let happened = Arc::new(AtomicBool::new(false));
+        let (server, dead) = (server.to_owned(), Arc::clone(&happened));
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if dead.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(server) = TcpStream::connect(&server) else { continue };
+                let (mut asks, mut asked) =
+                    (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let dead = Arc::clone(&dead);
+                thread::spawn(move || std::io::copy(&mut asks, &mut asked));
+                thread::spawn(move || {
+                    let (mut client, mut server) = (client, server);
+                    let mut buffer = [0; 16 << 10];
+                    let mut count = 0;
+                    while let Ok(read @ 1..) = server.read(&mut buffer) {
+                        count += read;
+                        let over = count > limit || dead.load(Ordering::SeqCst);
+                        if over || client.write_all(&buffer[..read]).is_err() {
+                            dead.store(true, Ordering::SeqCst);
+                            break;
+                        }
+                    }
+                    client.shutdown(Shutdown::Both).ok();
+                    server.shutdown(Shutdown::Both).ok();
                 });
             }
         });

@@ -132,7 +132,8 @@ impl Sink for Memory {
             .map_err(|error| Error::of_stream(descriptor.digest, error))?;
         task.advance(bytes.len() as u64);
         self.blobs.lock().unwrap().insert(descriptor.digest, bytes);
-        self.acts.lock().unwrap().push("blob".to_owned());
+        let act = if descriptor.media_type == media_type::CONFIG { "config" } else { "blob" };
+        self.acts.lock().unwrap().push(act.to_owned());
         Ok(Placed::Written)
     }
 
