@@ -230,8 +230,9 @@ fn serve(
         reply.write(&mut stream, request.method == "HEAD")?;
     }
     if reply.silent || reply.stalls || eager {
-        // Until the client hangs up. What it sends is not taken off its hands.
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        // Until the client hangs up, which has to come from itself. What it sends is not taken off
+        // its hands.
+        stream.set_read_timeout(Some(Duration::from_mins(10)))?;
         while !eager && reader.read(&mut [0; 1000])? > 0 {}
         if eager {
             thread::sleep(Duration::from_millis(1500));
