@@ -1,6 +1,7 @@
 //! The SBOM of a real Debian image with packages of all kinds, layer upon layer.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, Weak};
 
 use serde_json::Value;
 
@@ -10,8 +11,19 @@ use crate::support::registry::Registry;
 
 const IMAGE: &str = "localhost/kit";
 
+/// An image that tests which run at the same time share: they read it.
+fn kit() -> Arc<Project> {
+    static SHARED: Mutex<Weak<Project>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let made = Arc::new(make_kit());
+        *shared = Arc::downgrade(&made);
+        made
+    })
+}
+
 /// Distribution's packages below, others' above; one is removed again.
-fn kit() -> Project {
+fn make_kit() -> Project {
     let project = Project::new();
     project.import_debian();
     project
