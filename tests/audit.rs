@@ -268,6 +268,43 @@ fn what_differs_is_told_by_file_and_cause() {
 }
 
 #[test]
+fn a_difference_names_the_step_that_wrote_it() {
+    let (project, web, _) = published(Who::Root, "true");
+    let steps = [
+        ("first", "echo first >/srv/first; echo first >/srv/again; sleep 0.1"),
+        ("second", "head -c 16 /dev/urandom >/srv/drawn; mkdir /srv/new; date +%N >/srv/new/time"),
+        // It touches the others' files, and writes one of its own.
+        ("third", "chmod 600 /srv/drawn; cp -p /srv/first /srv/new/copy; date +%N >>/srv/again"),
+    ];
+    let mut recipe = "about = \"three steps\"\n".to_owned();
+    for (name, script) in steps {
+        recipe.push_str(&format!("[[step]]\nname = \"{name}\"\nscript = '''\\n{script}\\n'''\n"));
+    }
+    project.write("layers/local/layer.toml", recipe);
+    online(&project, &web, &["lock", "built"]).ok();
+    online(&project, &web, &["build", "built", "--locked"]).ok();
+    let steps_of = |report: &Value| -> Vec<(String, String)> {
+        let layers = report["comparison"]["platforms"][0]["layers"].as_array().unwrap();
+        let found = layers.iter().flat_map(|layer| layer["differences"].as_array().unwrap());
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        found.map(|one| (text(&one["path"]), text(&one["step"]))).collect()
+    };
+    let expected = [("/srv/again", "third"), ("/srv/drawn", "second"), ("/srv/new/time", "second")]
+        .map(|(path, step)| (path.to_owned(), step.to_owned()));
+    for tree in ["overlay", "plain"] {
+        let (code, report, ran) = audit(&project, &["built", "--tree", tree]);
+        assert_eq!(code, Some(11), "{tree}: {ran}");
+        assert_eq!(steps_of(&report), expected, "{tree}: {report:#}");
+    }
+    let text = project.run(&["audit", "built"]);
+    assert!(text.stdout().contains("by step second 1 path  /srv/drawn"), "{text}");
+    let twice = online(&project, &web, &["audit", "--twice", "built", "--json", "--mode", "root"]);
+    assert_eq!(twice.code(), Some(11), "{twice}");
+    let report: Value = serde_json::from_str(&twice.stdout()).unwrap();
+    assert_eq!(steps_of(&report), expected, "{report:#}");
+}
+
+#[test]
 fn what_stops_an_audit_is_a_verdict_with_its_reason() {
     let (project, _web, _) = published(Who::Root, "test ! -e /srv/never");
     // The body is not to be had.
@@ -315,6 +352,8 @@ fn two_builds_under_different_circumstances_show_what_is_not_reproducible() {
     project
         .script("fine", "mkdir -p /srv/many /var/log; for i in $(seq 50); do echo $i >/srv/many/$i; done; date >/var/log/dpkg.log")
         .script("order", "nproc >/srv/processors")
+        .script("around", "hostname >/srv/host; umask >/srv/umask; date +%Z >/srv/zone; env | sort >/srv/env")
+        .definition("around", &["around"])
         .definition("fine", &["fine"])
         .definition("order", &["fine", "order"]);
     let ran = project.run(&["audit", "--twice", "fine"]);
@@ -325,6 +364,13 @@ fn two_builds_under_different_circumstances_show_what_is_not_reproducible() {
         "varied      user mode",
         "varied      processors",
         "varied      folders' order",
+        "varied      kind of trees",
+        "varied      the builder's umask",
+        "varied      the builder's zone and locale",
+        "varied      the store's path",
+        "varied      threads",
+        "not varied  host name",
+        "not varied  kernel and kind of processor",
         "not varied  clock",
     ] {
         assert!(told.contains(line), "{line}: {ran}");
@@ -335,6 +381,13 @@ fn two_builds_under_different_circumstances_show_what_is_not_reproducible() {
     let report: Value = serde_json::from_str(&ran.stdout()).unwrap();
     let layer = &report["comparison"]["platforms"][0]["layers"][2];
     assert_eq!(layer["differences"][0]["path"], "/srv/processors", "{report:#}");
+    // What is not varied, since steps never see it; and what is, and they don't see either.
+    let ran = project.run(&["audit", "--twice", "around", "--json"]);
+    assert_eq!(ran.code(), Some(0), "{ran}");
+    let around: Value = serde_json::from_str(&ran.stdout()).unwrap();
+    let elsewhere = ["unshare", "--uts", "sh", "-euc", "hostname elsewhere; exec \"$@\"", "sh"];
+    let built = Ran::of(&mut project.command_under(&elsewhere, &["build", "around"])).ok();
+    assert_eq!(around["first"], built.as_str());
     project.script("fine", "exit 3");
     project.run(&["audit", "--twice", "fine"]).fails(1);
     assert!(project.running().is_empty(), "{:?}", project.running());

@@ -277,6 +277,7 @@ fn difference(
         a: raw.a.map(State::shown),
         b: raw.b.map(State::shown),
         package,
+        step: None,
         cause: found.cause,
         text: found.text.clone(),
         certain: found.certain,

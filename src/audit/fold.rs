@@ -27,12 +27,18 @@ pub(super) fn fold(differences: &[Difference]) -> Vec<Group> {
                 text,
                 rule: difference.rule,
                 cure: difference.cure.clone(),
+                steps: Vec::new(),
                 paths: 0,
                 place: String::new(),
             };
             (group, Vec::new())
         });
         group.paths += 1;
+        if let Some(step) = &difference.step
+            && !group.steps.contains(step)
+        {
+            group.steps.push(step.clone());
+        }
         paths.push(&difference.path);
     }
     let mut folded: Vec<Group> = groups

@@ -31,7 +31,7 @@ use self::image::Image;
 use self::listing::Listing;
 use self::packages::Package;
 use self::spool::Spool;
-use crate::oci::{Document, Platform};
+use crate::oci::{Digest, Document, Platform};
 use crate::report::Report;
 
 pub use cause::Cause;
@@ -49,6 +49,8 @@ pub struct Options<'a> {
     pub platforms: Vec<Platform>,
     /// A folder for the contents of files that differ.
     pub scratch: &'a Path,
+    /// Tells which step wrote a path of a layer of the second image, where that is known.
+    pub written: &'a dyn Fn(&Digest, &str) -> Option<String>,
     /// Where progress goes.
     pub report: &'a dyn Report,
 }
@@ -225,6 +227,11 @@ fn layer(
         _ => None,
     };
     compared.differences = found.explain(&raws, contents.as_ref())?;
+    if let Some(diff_id) = compared.layers.b.as_ref().and_then(|side| side.diff_id) {
+        for difference in &mut compared.differences {
+            difference.step = (options.written)(&diff_id, &difference.path);
+        }
+    }
     compared.paths = compared.differences.len();
     let is_open = |d: &&Difference| matches!(d.cause, Cause::Unexplained | Cause::Metadata);
     compared.unexplained = compared.differences.iter().filter(is_open).count();

@@ -129,9 +129,10 @@ fn is_of(difference: &Difference, group: &Group) -> bool {
 fn draw_group(out: &mut String, group: &Group, members: &[&Difference]) {
     let _ = writeln!(
         out,
-        "<details><summary><span class=\"word\">{}</span> {} <span class=\"soft\">{} path{} {}</span></summary>",
+        "<details><summary><span class=\"word\">{}</span> {} <span class=\"soft\">{}{} path{} {}</span></summary>",
         group.cause.word(),
         escape(&group.text),
+        escape(&group.by_steps()),
         group.paths,
         if group.paths == 1 { "" } else { "s" },
         escape(&group.place),
@@ -160,10 +161,14 @@ fn draw_difference(out: &mut String, difference: &Difference) {
     };
     let _ = write!(
         out,
-        "<details><summary><code>{}</code> <span class=\"soft\">{change}{}{}</span></summary>\n<table>",
+        "<details><summary><code>{}</code> <span class=\"soft\">{change}{}{}{}</span></summary>\n<table>",
         escape(&difference.path),
         if difference.fields.is_empty() { "" } else { ": " },
         difference.fields.join(", "),
+        difference
+            .step
+            .as_ref()
+            .map_or_else(String::new, |step| format!(", by step {}", escape(step))),
     );
     let row = |out: &mut String, name: &str, of: &dyn Fn(&Shown) -> Option<String>| {
         let values = (difference.a.as_ref().and_then(of), difference.b.as_ref().and_then(of));

@@ -179,10 +179,24 @@ pub struct Group {
     pub rule: Option<&'static str>,
     /// What would cure it.
     pub cure: Option<String>,
+    /// The steps that wrote them, where the build noted it.
+    pub steps: Vec<String>,
     /// How many paths.
     pub paths: usize,
     /// What they have in common, as `/opt/venv/lib/*`.
     pub place: String,
+}
+
+impl Group {
+    /// Says which steps wrote the paths, with a space at the end; nothing where nobody noted it.
+    pub fn by_steps(&self) -> String {
+        match self.steps.as_slice() {
+            [] => String::new(),
+            [step] => format!("by step {step} "),
+            [first, second] => format!("by steps {first} and {second} "),
+            [first, rest @ ..] => format!("by step {first} and {} others ", rest.len()),
+        }
+    }
 }
 
 /// How a path differs.
@@ -212,6 +226,8 @@ pub struct Difference {
     pub b: Option<Shown>,
     /// The package that it belongs to.
     pub package: Option<String>,
+    /// The step that wrote the second's, where the build noted it.
+    pub step: Option<String>,
     /// What kind of cause.
     pub cause: Cause,
     /// The cause in words.

@@ -22,6 +22,7 @@ use super::pack::Pack;
 use super::step::{self, Stage};
 use super::trees::{LayerId, Trees};
 use super::workplace::{Place, Workplace};
+use super::written::Marks;
 use super::{Base, Error, HomeFiles, Options};
 
 /// How many of the paths below home a warning names.
@@ -292,6 +293,7 @@ impl<'a> Maker<'a> {
         let keeper = self.keeper(&tree, lowers)?;
         let truth = keeper.truth();
         let start = file_clock(&home)?;
+        let marks = self.options.written.map(|_| Marks::begin(&home)).transpose()?;
         let host = self.options.host;
         let single = self.options.mode == Mode::Single;
         let plan = self.plan;
@@ -311,6 +313,7 @@ impl<'a> Maker<'a> {
             folder: &folder,
             log,
             is_full: &|| in_memory && workplace.is_nearly_full(),
+            ended: &|step| marks.as_ref().map_or(Ok(()), |marks| marks.end(step)),
         };
         let ended = stage.run()?;
         if !in_memory {
@@ -338,6 +341,7 @@ impl<'a> Maker<'a> {
         let excluded = step::excluded();
         let without = layer.without_rules.iter().cloned().collect();
         let raw = changes::of(&tree, &excluded, truth)?;
+        let written = marks.map(|marks| marks.of(tree.changed(), &raw)).transpose()?;
         let mut search = None;
         if let (Some(recorder), Some(_)) = (host.recorder, &netlog) {
             let certificate = recorder.certificate();
@@ -406,6 +410,11 @@ impl<'a> Maker<'a> {
             begun: self.options.begun,
         };
         let made = if last { pack.now(below_home)? } else { pack.measure(below_home)? };
+        if let (Some(all), Some(written), Some(diff_id)) =
+            (self.options.written, written, made.diff_id)
+        {
+            all.keep(diff_id, written);
+        }
         Ok(Attempt::Made(Box::new(Made { fetches, ..made })))
     }
 }

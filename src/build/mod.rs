@@ -22,6 +22,7 @@ mod stop;
 mod trees;
 mod trust;
 mod workplace;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -47,6 +48,7 @@ pub use shell::{Command, Place, run_in_image};
 pub use stop::stop_steps;
 pub use trees::{LayerId, Need, Trees};
 pub use workplace::place_of_trees;
+pub use written::Written;
 
 use convert::Convert;
 use make::{Made, Maker};
@@ -97,6 +99,8 @@ pub struct Options<'a> {
     pub inputs: &'a [&'a dyn Source],
     /// Told of each blob that is begun, to send it on while it is made.
     pub begun: &'a (dyn Fn(&str, Growing) + Sync),
+    /// Where it is noted which step wrote what, if anybody asks.
+    pub written: Option<&'a Written>,
     /// What the steps get of the machine.
     pub host: &'a Host<'a>,
 }

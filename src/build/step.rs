@@ -93,6 +93,8 @@ pub(super) struct Stage<'a> {
     pub folder: &'a Path,
     /// Where all output goes too.
     pub log: PathBuf,
+    /// Told of each step that has ended.
+    pub ended: &'a dyn Fn(&str) -> Result<(), Error>,
     /// Asked while a step runs; `true` stops it.
     pub is_full: &'a (dyn Fn() -> bool + Sync),
 }
@@ -137,6 +139,7 @@ impl Stage<'_> {
                 }
             };
             placed.map_err(|error| self.place_error(&step.name, error))?;
+            (self.ended)(&step.name)?;
         }
         log.flush().at("write", &self.log)?;
         Ok(Run::Done)

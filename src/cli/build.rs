@@ -67,6 +67,9 @@ pub(crate) struct Args {
     /// Open a shell in the tree of a step that fails
     #[arg(long, conflicts_with = "dry_run")]
     shell: bool,
+    /// Write down in a file which step wrote what, for `audit --twice`
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with = "dry_run")]
+    written: Option<std::path::PathBuf>,
     /// Write the digests, one a line, to a file
     #[arg(long, value_name = "FILE")]
     digest_file: Option<std::path::PathBuf>,
@@ -112,6 +115,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         shell: if args.shell { Some(super::shell::terminal()?.into()) } else { None },
         locked: args.locked,
         unnamed: args.unnamed,
+        written: args.written.as_ref().map(|path| context.absolute(path)),
         access: ops::Access { offline: args.offline, ..args.credentials.access(context)? },
     };
     if args.dry_run {

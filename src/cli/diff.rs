@@ -51,6 +51,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         a: named(&args.a),
         b: named(&args.b),
         platform: args.platform.clone(),
+        written: None,
         access: args.credentials.access(context)?,
     };
     let comparison = ops::diff(&options, &context.ops())?;
@@ -166,7 +167,12 @@ fn layer_text(text: &mut String, layer: &LayerComparison, all: bool) {
             vec![
                 format!("  {}", group.cause.word()),
                 format!("{}{cure}", shorten(&group.text, all)),
-                format!("{} path{}", group.paths, if group.paths == 1 { "" } else { "s" }),
+                format!(
+                    "{}{} path{}",
+                    shorten(&group.by_steps(), all),
+                    group.paths,
+                    if group.paths == 1 { "" } else { "s" }
+                ),
                 shorten(&group.place, all),
             ]
         })

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::build::{self, Built, Host};
+use crate::build::{self, Built, Host, Written};
 use crate::definition::{self, Compression, Definition};
+use crate::disk;
 use crate::http;
 use crate::layer::{Profile, normalise};
 use crate::lock;
@@ -57,6 +58,8 @@ pub struct BuildOptions {
     pub network: Network,
     /// Where a shell is opened when a step fails.
     pub shell: Option<Arc<Terminal>>,
+    /// A file to write down in which step wrote what.
+    pub written: Option<PathBuf>,
     /// How to reach registries.
     pub access: Access,
 }
@@ -143,6 +146,8 @@ pub(super) struct Job {
     pub(super) sources: Sources,
     pub(super) found: Found,
     pub(super) platforms: Vec<(Plan, build::Base)>,
+    /// Which step wrote what, where that is to be told.
+    pub(super) written: Option<Written>,
 }
 
 pub(super) fn job(
@@ -187,7 +192,8 @@ pub(super) fn job_of(
         )?;
         platforms.push((marked(plan, options.ownership), base));
     }
-    Ok(Job { sources, found, platforms })
+    let written = options.written.as_ref().map(|_| Written::default());
+    Ok(Job { sources, found, platforms, written })
 }
 
 /// Marks an image whose owners are not the true ones, so that it has a digest of its own.
@@ -298,6 +304,9 @@ fn build_one(options: &BuildOptions, context: &Context<'_>) -> Result<BuildRepor
     let definition = &job.sources.definition;
     tell_lock(&job.sources, options, context.report.as_ref())?;
     let built = make(&job, options, &store, context)?;
+    if let (Some(path), Some(written)) = (&options.written, &job.written) {
+        disk::write_whole(path, &serde_json::to_vec(written).map_err(Error::Encode)?)?;
+    }
     let builder = provenance::builder()?;
     let how = provenance::How {
         profile: profile(definition),
@@ -364,7 +373,7 @@ pub(super) fn make(
     store: &Store,
     context: &Context<'_>,
 ) -> Result<Vec<Built>, Error> {
-    let Job { sources, platforms, .. } = job;
+    let Job { sources, platforms, written, .. } = job;
     let definition = &sources.definition;
     let refresh: BTreeSet<String> = options.refresh.iter().cloned().collect();
     check_refresh(&refresh, sources)?;
@@ -422,6 +431,7 @@ pub(super) fn make(
                 refresh: &refresh,
                 elsewhere: &origins,
                 inputs: &inputs,
+                written: written.as_ref(),
                 host: &host,
             };
             let built = build::build(plan, base, store, &how);

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::audit::{self, Comparison};
+use crate::build::Written;
 use crate::disk;
 use crate::oci::{
     DOCUMENT_LIMIT, Descriptor, Digest, Document, Platform, Reference, ReferenceError, media_type,
@@ -24,6 +26,8 @@ pub struct DiffOptions {
     pub b: ImageName,
     /// Leave out the other platforms.
     pub platform: Option<Platform>,
+    /// Which step wrote what of the second image, where that is known.
+    pub written: Option<Arc<Written>>,
     /// How to reach registries.
     pub access: Access,
 }
@@ -126,6 +130,7 @@ pub fn diff(options: &DiffOptions, context: &Context<'_>) -> Result<Comparison, 
     let compare = audit::Options {
         platforms: options.platform.iter().cloned().collect(),
         scratch: run.path(),
+        written: &|layer, path| options.written.as_ref()?.step(layer, path),
         report: context.report.as_ref(),
     };
     let (a, b) = (side(&options.a, &a, &origins), side(&options.b, &b, &origins));

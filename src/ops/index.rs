@@ -30,6 +30,7 @@ pub fn index(options: &IndexOptions, context: &Context<'_>) -> Result<BuildRepor
         network: Network::Host,
         send: false,
         shell: None,
+        written: None,
         names: Vec::new(),
         folder: options.folder.clone(),
         platforms: Vec::new(),

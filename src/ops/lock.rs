@@ -236,6 +236,7 @@ fn planned(
         ownership: Ownership::Kept,
         network: Network::Recorded,
         shell: None,
+        written: None,
         access: options.access.clone(),
     };
     let mut job = build::job_of(sources, &build, store, context)?;

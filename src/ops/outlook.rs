@@ -78,7 +78,7 @@ fn plan_one(
     store: &Store,
     context: &Context<'_>,
 ) -> Result<PlanReport, Error> {
-    let Job { sources, found, platforms } = job(name, options, store, context)?;
+    let Job { sources, found, platforms, .. } = job(name, options, store, context)?;
     let definition = &sources.definition;
     let mut warnings = BTreeSet::new();
     let mut reports = Vec::new();

@@ -120,6 +120,7 @@ impl Failed {
             network: if self.recorded { Network::Recorded } else { Network::Host },
             send: false,
             shell: Some(terminal),
+            written: None,
             access: Access::default(),
         }
     }

@@ -1,15 +1,21 @@
 //! `audit --twice`: a definition built two times, as different machines and users would, and
 //! compared: what is not reproducible shows before it is published.
 
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use rustix::fs::Mode;
+use rustix::process::umask;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 use crate::audit::{self, Comparison};
+use crate::build::Written;
 use crate::disk;
 use crate::oci::{Digest, Platform};
+use crate::rootfs::TreeRequest;
 
 use super::diff::{DiffOptions, ImageName, diff};
 use super::{Access, AuditVerdict, Context, Error};
@@ -77,62 +83,15 @@ pub struct NotVaried {
 /// Builds twice, each time by a process of its own, and compares. Neither build gets a name, and
 /// none takes a layer from the cache.
 pub fn twice(options: &TwiceOptions, context: &Context<'_>) -> Result<TwiceReport, Error> {
-    let first = Build { mode: options.mode.clone(), ..Build::default() };
-    let mut varied = vec![
-        Varied {
-            what: "folders' order",
-            first: "trees in memory, as far as they fit".to_owned(),
-            second: "trees on disk".to_owned(),
-        },
-        Varied {
-            what: "the builder's zone and locale",
-            first: "the caller's".to_owned(),
-            second: "Pacific/Chatham and C".to_owned(),
-        },
-    ];
-    let mut not_varied = vec![
-        NotVaried {
-            what: "clock",
-            reason:
-                "the kernel has one for all; the second build ran later by the first one's time"
-                    .to_owned(),
-        },
-        NotVaried {
-            what: "host name",
-            reason: "steps see the same one whatever the machine's is".to_owned(),
-        },
-    ];
     let all = sched_getaffinity(None).map_err(std::io::Error::from).map_err(own_program)?;
-    let count = all.count();
-    let second_mode = options.mode.clone().unwrap_or_else(|| "single".to_owned());
-    if let Some(mode) = &options.mode {
-        let reason = format!("both are in mode {mode}, as was asked");
-        not_varied.push(NotVaried { what: "user mode", reason });
-    } else {
-        varied.push(Varied {
-            what: "user mode",
-            first: "the best that this user has".to_owned(),
-            second: second_mode.clone(),
-        });
-    }
-    let second_mode = Some(second_mode);
-    let second = Build { mode: second_mode, other: true, one_processor: count > 1 };
-    if count > 1 {
-        varied.push(Varied {
-            what: "processors",
-            first: count.to_string(),
-            second: "1".to_owned(),
-        });
-    } else {
-        let reason = "this process may use one only".to_owned();
-        not_varied.push(NotVaried { what: "processors", reason });
-    }
+    let plan = Circumstances::of(options, all.count(), context);
+    let Circumstances { first, second, varied, not_varied } = plan;
     context.report.note("first build: as called");
-    let first = run(&first, &all, options, context)?;
+    let (first, _) = run(&first, &all, options, context)?;
     let words: Vec<String> =
         varied.iter().map(|one| format!("{}: {}", one.what, one.second)).collect();
     context.report.note(&format!("second build: {}", words.join("; ")));
-    let second = run(&second, &all, options, context)?;
+    let (second, written) = run(&second, &all, options, context)?;
     let comparison = if first == second {
         None
     } else {
@@ -140,6 +99,7 @@ pub fn twice(options: &TwiceOptions, context: &Context<'_>) -> Result<TwiceRepor
             a: ImageName::Digest(first),
             b: ImageName::Digest(second),
             platform: None,
+            written: Some(Arc::new(written)),
             access: Access { offline: options.offline, ..Access::default() },
         };
         Some(diff(&compared, context)?)
@@ -158,11 +118,76 @@ pub fn twice(options: &TwiceOptions, context: &Context<'_>) -> Result<TwiceRepor
     })
 }
 
+/// How the two builds are made, and how that is told.
+struct Circumstances {
+    first: Build,
+    second: Build,
+    varied: Vec<Varied>,
+    not_varied: Vec<NotVaried>,
+}
+
+impl Circumstances {
+    fn of(options: &TwiceOptions, processors: u32, context: &Context<'_>) -> Circumstances {
+        let first = Build { mode: options.mode.clone(), ..Build::default() };
+        let second_mode = options.mode.clone().unwrap_or_else(|| "single".to_owned());
+        let plain = context.tree == TreeRequest::Auto;
+        let mut varied = Vec::new();
+        let mut vary = |what, first: &str, second: &str| {
+            let (first, second) = (first.to_owned(), second.to_owned());
+            varied.push(Varied { what, first, second });
+        };
+        vary("folders' order", "trees in memory, as far as they fit", "trees on disk");
+        vary("the builder's zone and locale", "the caller's", "Pacific/Chatham and C");
+        vary("the builder's umask", "the caller's", "0077");
+        vary("the store's path", "as called", "by a link of another name and length");
+        vary("threads", &context.threads.to_string(), if context.threads > 1 { "1" } else { "2" });
+        let mut not_varied = vec![
+            NotVaried {
+                what: "clock",
+                reason:
+                    "the kernel has one for all; the second build ran later by the first one's \
+                         time"
+                        .to_owned(),
+            },
+            NotVaried {
+                what: "host name",
+                reason: "steps see the same one whatever the machine's is".to_owned(),
+            },
+            NotVaried {
+                what: "kernel and kind of processor",
+                reason: "they are this machine's".to_owned(),
+            },
+        ];
+        if plain {
+            vary("kind of trees", "an overlay, where one works", "a copy of the layers");
+        } else {
+            let reason = "both have the one that was asked for".to_owned();
+            not_varied.push(NotVaried { what: "kind of trees", reason });
+        }
+        if let Some(mode) = &options.mode {
+            let reason = format!("both are in mode {mode}, as was asked");
+            not_varied.push(NotVaried { what: "user mode", reason });
+        } else {
+            vary("user mode", "the best that this user has", &second_mode);
+        }
+        if processors > 1 {
+            vary("processors", &processors.to_string(), "1");
+        } else {
+            let reason = "this process may use one only".to_owned();
+            not_varied.push(NotVaried { what: "processors", reason });
+        }
+        let second =
+            Build { mode: Some(second_mode), other: true, plain, one_processor: processors > 1 };
+        Circumstances { first, second, varied, not_varied }
+    }
+}
+
 /// How one of the two builds is made.
 #[derive(Clone, Debug, Default)]
 struct Build {
     mode: Option<String>,
     other: bool,
+    plain: bool,
     one_processor: bool,
 }
 
@@ -175,16 +200,25 @@ fn run(
     all: &CpuSet,
     options: &TwiceOptions,
     context: &Context<'_>,
-) -> Result<Digest, Error> {
+) -> Result<(Digest, Written), Error> {
     let run = context.open()?.begin_run(context.report.as_ref())?;
     let told = run.path().join("digest");
+    let writers = run.path().join("written");
+    let mut store = context.store.to_owned();
+    if build.other {
+        store = run.path().join("the-store-by-another-name");
+        symlink(context.store, &store)
+            .map_err(|source| disk::Error::new("make", &store, source))?;
+    }
     let mut command = Command::new("/proc/self/exe");
     command
         .args(["build", &options.name, "--no-cache", "--unnamed", "--digest-file"])
         .arg(&told)
+        .arg("--written")
+        .arg(&writers)
         .args(&options.telling)
         .arg("--store")
-        .arg(context.store)
+        .arg(&store)
         .current_dir(&options.folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -206,12 +240,22 @@ fn run(
         command.arg("--offline");
     }
     if build.other {
-        command.args(["--memory", "0", "--threads", "1"]);
+        let threads = if context.threads > 1 { "1" } else { "2" };
+        command.args(["--memory", "0", "--threads", threads]);
         command.env("TZ", "Pacific/Chatham").env("LC_ALL", "C");
-    } else if let Some(memory) = context.memory {
-        command.args(["--memory", &memory.to_string()]);
+    } else {
+        command.args(["--threads", &context.threads.to_string()]);
+        if let Some(memory) = context.memory {
+            command.args(["--memory", &memory.to_string()]);
+        }
     }
-    // A child has the processors of who starts it.
+    match context.tree {
+        _ if build.plain => command.args(["--tree", "plain"]),
+        TreeRequest::Auto => &mut command,
+        TreeRequest::Overlay => command.args(["--tree", "overlay"]),
+        TreeRequest::Plain => command.args(["--tree", "plain"]),
+    };
+    // A child has the processors and the umask of who starts it.
     let mut one = CpuSet::new();
     if let Some(first) = (0..CpuSet::MAX_CPU).find(|number| all.is_set(*number)) {
         one.set(first);
@@ -219,7 +263,11 @@ fn run(
     if build.one_processor {
         sched_setaffinity(None, &one).map_err(std::io::Error::from).map_err(own_program)?;
     }
+    let umask = build.other.then(|| umask(Mode::RWXG | Mode::RWXO));
     let started = command.spawn();
+    if let Some(umask) = umask {
+        rustix::process::umask(umask);
+    }
     if build.one_processor {
         sched_setaffinity(None, all).map_err(std::io::Error::from).map_err(own_program)?;
     }
@@ -230,5 +278,7 @@ fn run(
         return Err(failed(code));
     }
     let text = String::from_utf8_lossy(&disk::read(&told, 4096)?).into_owned();
-    text.lines().next().and_then(|line| line.parse().ok()).ok_or_else(|| failed(1))
+    let digest = text.lines().next().and_then(|line| line.parse().ok()).ok_or_else(|| failed(1))?;
+    let text = disk::read(&writers, u64::MAX)?;
+    Ok((digest, serde_json::from_slice(&text).map_err(Error::Encode)?))
 }

@@ -15,7 +15,7 @@ use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
 use crate::audit::{self, Side};
-use crate::build::Built;
+use crate::build::{Built, Written};
 use crate::definition;
 use crate::fault::{Fault, Kind};
 use crate::lock;
@@ -25,7 +25,7 @@ use crate::plan::{Ownership, Sources};
 use crate::registry::Repository;
 use crate::store::Store;
 
-use super::build::{self, OWNERSHIP};
+use super::build::{self, Job, OWNERSHIP};
 use super::check::{self, CheckOptions};
 use super::diff::{self, Find, Found, ImageName};
 use super::{Access, BuildOptions, Context, Error, Network, named};
@@ -261,7 +261,7 @@ impl Audit<'_> {
         chosen: &[Platform],
         missing: &[&Fetch],
         fetches: &[&Fetch],
-    ) -> Result<(Sources, Vec<Built>), Ended> {
+    ) -> Result<(Job, Vec<Built>), Ended> {
         let mut access = self.options.access.clone();
         // What is here needs nobody; a base that was never fetched is no input of the lock.
         access.offline |= missing.is_empty() && self.base_is_here(&sources)?;
@@ -279,6 +279,7 @@ impl Audit<'_> {
             ownership: if discards { Ownership::Discarded } else { Ownership::Kept },
             network: Network::Recorded,
             shell: None,
+            written: None,
             access,
         };
         let misfits = sources.misfits(chosen);
@@ -290,9 +291,10 @@ impl Audit<'_> {
                 "check out the state of the definition that the image was built from",
             )));
         }
-        let job = build::job_of(sources, &options, self.store, self.context)?;
+        let mut job = build::job_of(sources, &options, self.store, self.context)?;
+        job.written = Some(Written::default());
         match build::make(&job, &options, self.store, self.context) {
-            Ok(built) => Ok((job.sources, built)),
+            Ok(built) => Ok((job, built)),
             Err(error) => Err(self.failed(error, fetches)),
         }
     }
@@ -344,7 +346,7 @@ impl Audit<'_> {
 
     fn compare(
         &self,
-        (sources, built): &(Sources, Vec<Built>),
+        (Job { sources, written, .. }, built): &(Job, Vec<Built>),
         images: &[&audit::SubjectImage],
         report: &mut AuditReport,
     ) -> Result<Rebuilt, Ended> {
@@ -383,6 +385,7 @@ impl Audit<'_> {
         let compare = audit::Options {
             platforms: images.iter().map(|image| image.platform.clone()).collect(),
             scratch: run.path(),
+            written: &|layer, path| written.as_ref()?.step(layer, path),
             report: self.context.report.as_ref(),
         };
         let ours = Side { name: "built again".to_owned(), source: self.store, descriptor: rebuilt };
