@@ -16,6 +16,7 @@ pub mod changes;
 pub mod http;
 pub mod layer;
 pub mod netlog;
+pub mod packages;
 pub mod registry;
 pub mod rootfs;
 pub mod sandbox;

@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("changes", &["fault", "disk", "rootfs"]),
     ("layer", &["fault", "report", "oci", "disk", "rootfs", "changes"]),
     ("sandbox", &["fault", "report", "oci", "disk", "rootfs"]),
+    ("packages", &[]),
     // Intent: text in, decisions out.
     ("definition", &["fault", "oci", "disk", "text"]),
     ("recipe", &["fault", "oci", "disk", "text"]),
@@ -33,9 +34,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("build", EVERYTHING_BELOW_WORK),
     (
         "describe",
-        &["fault", "oci", "disk", "transfer", "layer", "netlog", "recipe", "lock", "plan"],
+        &["fault", "oci", "disk", "transfer", "layer", "packages", "netlog", "recipe", "lock", "plan"],
     ),
-    ("audit", &["fault", "report", "oci", "disk", "transfer", "layer"]),
+    ("audit", &["fault", "report", "oci", "disk", "transfer", "layer", "packages"]),
     ("ops", EVERYTHING_BELOW_VERBS),
 ];
 
@@ -54,6 +55,7 @@ const EVERYTHING_BELOW_WORK: &[&str] = &[
     "changes",
     "layer",
     "sandbox",
+    "packages",
     "definition",
     "recipe",
     "lock",
@@ -75,6 +77,7 @@ const EVERYTHING_BELOW_VERBS: &[&str] = &[
     "changes",
     "layer",
     "sandbox",
+    "packages",
     "definition",
     "recipe",
     "lock",

@@ -2,7 +2,7 @@
 
 use spdx::{Expression, ParseMode};
 
-use super::packages::Manager;
+use crate::packages::Manager;
 
 /// A licence as a package declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Package URLs, by which other tools know a package (the purl specification, ECMA-427).
 
-use super::packages::{Held, Manager, Package, python_name};
+use crate::packages::{Held, Manager, Package, python};
 use crate::plan::OsRelease;
 
 /// Returns the address of a package; `None` where no registry has such a thing.
@@ -35,7 +35,7 @@ pub(super) fn of(package: &Package, release: &OsRelease) -> Option<String> {
         }
         Manager::R => return of_r(package),
         Manager::Python => {
-            (format!("pypi/{}", escape(&python_name(&package.name))), &package.version)
+            (format!("pypi/{}", escape(&python::normalised(&package.name))), &package.version)
         }
         Manager::Npm => (npm(&package.name), &package.version),
     };
@@ -50,7 +50,7 @@ pub(super) fn of_held(owner: &Package, held: &Held) -> Option<String> {
         return None;
     }
     let path = match held.manager {
-        Manager::Python => format!("pypi/{}", escape(&python_name(&held.name))),
+        Manager::Python => format!("pypi/{}", escape(&python::normalised(&held.name))),
         Manager::R => format!("cran/{}", escape(&held.name)),
         Manager::Npm => npm(&held.name),
         Manager::Deb | Manager::Conda => return None,

@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::licence::{self, Licence};
-use super::packages::{Inventory, Manager, Package};
+use super::packages::Inventory;
 use super::{Error, purl};
 use crate::oci::{ConfigDocument, Digest, Manifest, json as canonical};
+use crate::packages::{Manager, Package};
 use crate::plan::OsRelease;
 
 /// Where documents of this program get their namespaces; nothing need be there.

@@ -7,9 +7,10 @@ use std::thread;
 
 use serde::Serialize;
 
-use crate::describe::packages::{self, Finds, Inventory, Package};
+use crate::describe::packages::{self, Finds, Inventory};
 use crate::describe::{self, Artifact, Described, Parts};
 use crate::oci::{ConfigDocument, Descriptor, Digest, Document, Manifest, Platform, Reference};
+use crate::packages::Package;
 use crate::report::{Task, Unit};
 use crate::store::Store;
 use crate::transfer::Source;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::describe::Error;
 use crate::layer::{self, Blob, Entry, EntryKind, Limits};
 use crate::oci::{Descriptor, Digest, media_type};
+use crate::packages::{Package, conda, dpkg, node, python, r};
 use crate::transfer::Source;
 
-use super::{Package, conda, dpkg, node, python, r};
 
 /// The most bytes of a file that are read; a status file of every package there is has fewer.
 const LARGEST: u64 = 128 << 20;
@@ -99,18 +99,11 @@ fn link_target(entry: &Entry) -> String {
 
 /// Tells by its path whether a file may be a package manager's.
 fn is_wanted(path: &str) -> bool {
-    is_status(path)
+    dpkg::is_status(path)
         || is_release(path)
         || dpkg::of_list(path).is_some()
         || conda::environment(path).is_some()
         || is_module(path)
-}
-
-fn is_status(path: &str) -> bool {
-    path == "var/lib/dpkg/status"
-        || path
-            .strip_prefix("var/lib/dpkg/status.d/")
-            .is_some_and(|name| !name.ends_with(".md5sums"))
 }
 
 fn is_release(path: &str) -> bool {
@@ -124,7 +117,7 @@ fn is_module(path: &str) -> bool {
 }
 
 fn find(path: &str, text: &str) -> Option<Find> {
-    if is_status(path) {
+    if dpkg::is_status(path) {
         return Some(Find::Debs(dpkg::packages(text)));
     }
     if is_release(path) {

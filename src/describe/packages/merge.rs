@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::finds::{Find, Finds};
-use super::{Held, Identity, Manager, Package, python};
+use crate::packages::{Held, Manager, Package, python};
 use crate::plan::OsRelease;
 
 /// The packages of an image.
@@ -42,6 +42,21 @@ pub fn merge(layers: &[Finds]) -> Inventory {
     Inventory { packages: packages.into_values().collect(), release: release.unwrap_or_default() }
 }
 
+/// What makes it the same package, wherever it lies.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Identity(Manager, String, String, String, BTreeMap<String, String>);
+
+fn identity(package: &Package) -> Identity {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    Identity(
+        package.manager,
+        package.name.clone(),
+        package.version.clone(),
+        text(&package.architecture),
+        package.qualifiers.clone(),
+    )
+}
+
 fn remove_below(there: &mut BTreeMap<String, Find>, folder: &str) {
     // The root's own opaque mark hides everything.
     let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
@@ -60,7 +75,7 @@ fn collect(there: &BTreeMap<String, Find>) -> BTreeMap<Identity, Package> {
     let mut packages: BTreeMap<Identity, Package> = BTreeMap::new();
     for package in there.values().flat_map(packages_of) {
         packages
-            .entry(package.identity())
+            .entry(identity(package))
             .and_modify(|has| has.paths.extend(package.paths.iter().cloned()))
             .or_insert_with(|| package.clone());
     }
@@ -87,11 +102,11 @@ fn fold(there: &BTreeMap<String, Find>, packages: &mut BTreeMap<Identity, Packag
                         && package.name == *name
                         && (architecture.is_none() || package.architecture == *architecture)
                 });
-                let Some(owner) = owner.map(Package::identity) else { continue };
+                let Some(owner) = owner.map(identity) else { continue };
                 owners.extend(paths.iter().map(|path| (path.as_str(), owner.clone())));
             }
             Find::Conda { package, paths } => {
-                let owner = package.identity();
+                let owner = identity(package);
                 owners.extend(paths.iter().map(|path| (path.as_str(), owner.clone())));
             }
             _ => {}
@@ -101,7 +116,7 @@ fn fold(there: &BTreeMap<String, Find>, packages: &mut BTreeMap<Identity, Packag
     let mut folded: BTreeSet<Identity> = BTreeSet::new();
     for (path, find) in there {
         let Find::Module(module) = find else { continue };
-        let identity = module.identity();
+        let identity = identity(module);
         let owner = owners.get(path.as_str()).and_then(|owner| packages.get_mut(owner));
         match owner {
             Some(owner) if is_one_with(owner, module) => {

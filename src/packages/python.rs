@@ -6,7 +6,7 @@ use super::{Manager, Package};
 
 /// Tells whether a path is a distribution's metadata. What another distribution carries along in a
 /// `_vendor` is part of that one.
-pub(super) fn is_metadata(path: &str) -> bool {
+pub fn is_metadata(path: &str) -> bool {
     let folder = if let Some(folder) = path.strip_suffix("/METADATA") {
         folder.strip_suffix(".dist-info")
     } else if let Some(folder) = path.strip_suffix("/PKG-INFO") {
@@ -21,7 +21,7 @@ pub(super) fn is_metadata(path: &str) -> bool {
 }
 
 /// Reads a distribution's metadata.
-pub(super) fn package(text: &str) -> Option<Package> {
+pub fn package(text: &str) -> Option<Package> {
     let paragraph = Paragraph::first(text);
     let mut package =
         Package::new(Manager::Python, paragraph.get("Name")?, paragraph.get("Version")?);
@@ -57,7 +57,7 @@ fn licence(paragraph: &Paragraph) -> Option<String> {
 }
 
 /// Returns the one spelling of a name (simple repository API).
-pub(in crate::describe) fn normalised(name: &str) -> String {
+pub fn normalised(name: &str) -> String {
     let mut text = String::new();
     for character in name.chars() {
         match character {

@@ -3,9 +3,17 @@
 use super::fields::{self, Paragraph};
 use super::{Manager, Package};
 
+/// Tells whether a path is a status file, or a paragraph of a `status.d`, as distroless images have it.
+pub fn is_status(path: &str) -> bool {
+    path == "var/lib/dpkg/status"
+        || path
+            .strip_prefix("var/lib/dpkg/status.d/")
+            .is_some_and(|name| !name.ends_with(".md5sums"))
+}
+
 /// Reads a status file, or one paragraph of a `status.d`. Packages that are not installed, though
 /// their configuration is still there, are left out.
-pub(super) fn packages(text: &str) -> Vec<Package> {
+pub fn packages(text: &str) -> Vec<Package> {
     fields::all(text).filter_map(|paragraph| package(&paragraph)).collect()
 }
 
@@ -31,7 +39,7 @@ fn package(paragraph: &Paragraph) -> Option<Package> {
 }
 
 /// Returns the package that a list of files in `var/lib/dpkg/info` is of: `name` or `name:arch`.
-pub(super) fn of_list(path: &str) -> Option<(&str, Option<&str>)> {
+pub fn of_list(path: &str) -> Option<(&str, Option<&str>)> {
     let name = path.strip_prefix("var/lib/dpkg/info/")?.strip_suffix(".list")?;
     Some(match name.split_once(':') {
         Some((name, architecture)) => (name, Some(architecture)),
@@ -41,7 +49,7 @@ pub(super) fn of_list(path: &str) -> Option<(&str, Option<&str>)> {
 
 /// Returns where in a layer a path of a list is. The folders that were merged into `/usr` are still
 /// listed under their old names.
-pub(super) fn listed(path: &str) -> String {
+pub fn listed(path: &str) -> String {
     let path = path.trim_start_matches('/');
     let old = ["bin/", "sbin/", "lib/"].iter().any(|folder| path.starts_with(folder));
     if old { format!("usr/{path}") } else { path.to_owned() }

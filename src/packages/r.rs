@@ -4,12 +4,12 @@ use super::fields::Paragraph;
 use super::{Manager, Package};
 
 /// Tells whether a path can be a package's description; only its content can say that it is one.
-pub(super) fn is_description(path: &str) -> bool {
+pub fn is_description(path: &str) -> bool {
     path.ends_with("/DESCRIPTION")
 }
 
 /// Reads a description. One without `Built` is a source, not an installed package.
-pub(super) fn package(text: &str) -> Option<Package> {
+pub fn package(text: &str) -> Option<Package> {
     let paragraph = Paragraph::first(text);
     paragraph.get("Built")?;
     let mut package =

@@ -28,7 +28,7 @@ struct Record {
 }
 
 /// Returns the environment that a record belongs to.
-pub(super) fn environment(path: &str) -> Option<&str> {
+pub fn environment(path: &str) -> Option<&str> {
     let (folder, name) = path.rsplit_once('/')?;
     let environment = folder.strip_suffix("conda-meta")?;
     let is_record = name.strip_suffix(".json").is_some_and(|name| !name.is_empty());
@@ -36,7 +36,7 @@ pub(super) fn environment(path: &str) -> Option<&str> {
 }
 
 /// Reads a record; returns the package and its files below the environment.
-pub(super) fn package(text: &str) -> Option<(Package, Vec<String>)> {
+pub fn package(text: &str) -> Option<(Package, Vec<String>)> {
     let record: Record = serde_json::from_str(text).ok()?;
     let mut package = Package::new(Manager::Conda, &record.name, &record.version);
     let channel = record.channel.as_deref().map(channel);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Manager, Package};
 
 /// Tells whether a path is an installed module's: others of the name are fixtures and sources.
-pub(super) fn is_module(path: &str) -> bool {
+pub fn is_module(path: &str) -> bool {
     let Some(folder) = path.strip_suffix("/package.json") else { return false };
     let Some((above, name)) = folder.rsplit_once('/') else { return false };
     let above = match above.rsplit_once('/') {
@@ -16,7 +16,7 @@ pub(super) fn is_module(path: &str) -> bool {
 }
 
 /// Reads a module's manifest.
-pub(super) fn package(text: &str) -> Option<Package> {
+pub fn package(text: &str) -> Option<Package> {
     let value: Value = serde_json::from_str(text).ok()?;
     let text = |name: &str| value.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let mut package = Package::new(Manager::Npm, text("name")?, text("version")?);
