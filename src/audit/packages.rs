@@ -1,14 +1,7 @@
-//! Packages as their managers record them in a tree: what is installed, and which paths belong to it.
-//!
-//! ```text
-//! deb    var/lib/dpkg/status, status.d/*          var/lib/dpkg/info/NAME.list
-//! conda  PREFIX/conda-meta/*.json                 `files` in it
-//! pip    FOLDER/NAME-VERSION.dist-info/METADATA   RECORD beside it
-//! r      LIBRARY/NAME/DESCRIPTION                 all of LIBRARY/NAME
-//! npm    …/node_modules/NAME/package.json         all of its folder
-//! ```
+//! Packages by their managers' records, as differences need them: what is installed, and which paths
+//! belong to it.
 
-use serde_json::Value;
+use crate::packages::{self, conda, dpkg, node, python, r};
 
 /// A package that is installed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,23 +41,20 @@ pub(super) enum Record {
 
 /// Tells whether a path is a record, by its name alone.
 pub(super) fn record_of(path: &[u8]) -> Option<Record> {
-    let (folder, name) = split(path);
-    let (above, parent) = split(folder);
-    let is_status = path == b"var/lib/dpkg/status"
-        || (folder == b"var/lib/dpkg/status.d" && !ends(name, b".md5sums"));
-    Some(if is_status {
+    let path = std::str::from_utf8(path).ok()?;
+    Some(if dpkg::is_status(path) {
         Record::Status
-    } else if folder == b"var/lib/dpkg/info" && ends(name, b".list") {
+    } else if dpkg::of_list(path).is_some() {
         Record::DebFiles
-    } else if parent == b"conda-meta" && ends(name, b".json") {
+    } else if conda::environment(path).is_some() {
         Record::Conda
-    } else if ends(parent, b".dist-info") && name == b"METADATA" {
+    } else if python::is_metadata(path) {
         Record::PipMetadata
-    } else if ends(parent, b".dist-info") && name == b"RECORD" {
+    } else if python::is_list(path) {
         Record::PipFiles
-    } else if name == b"DESCRIPTION" && !parent.is_empty() {
+    } else if r::is_description(path) {
         Record::R
-    } else if name == b"package.json" && is_node_module(above) {
+    } else if node::is_module(path) {
         Record::Npm
     } else {
         return None;
@@ -73,102 +63,86 @@ pub(super) fn record_of(path: &[u8]) -> Option<Record> {
 
 /// Reads a record; what is not of the expected form tells nothing.
 pub(super) fn read(record: Record, path: &[u8], bytes: &[u8]) -> Told {
-    match record {
-        Record::Status => status(path, bytes),
-        Record::DebFiles => deb_files(path, bytes),
-        Record::Conda => conda(path, bytes).unwrap_or_default(),
-        Record::PipMetadata => pip_metadata(path, bytes).unwrap_or_default(),
-        Record::PipFiles => pip_files(path, bytes),
-        Record::R => r(path, bytes).unwrap_or_default(),
-        Record::Npm => npm(path, bytes).unwrap_or_default(),
-    }
-}
-
-fn status(path: &[u8], bytes: &[u8]) -> Told {
     let text = String::from_utf8_lossy(bytes);
-    let mut told = Told::default();
-    for paragraph in text.split("\n\n") {
-        let field = |name: &str| fields(paragraph).find(|(key, _)| *key == name).map(|(_, v)| v);
-        // Parts of distroless images have no state.
-        let installed = field("Status").is_none_or(|status| status.ends_with(" installed"));
-        if let (true, Some(name), Some(version)) = (installed, field("Package"), field("Version")) {
-            told.packages.push(Package {
-                kind: "deb",
-                name: name.to_owned(),
-                // Of several architectures of one package each is a package.
-                place: field("Architecture").unwrap_or_default().as_bytes().to_vec(),
-                version: version.to_owned(),
-                record: path.to_vec(),
-            });
-        }
+    match record {
+        Record::Status => status(path, &text),
+        Record::DebFiles => deb_files(path, bytes).unwrap_or_default(),
+        Record::Conda => conda(path, &text).unwrap_or_default(),
+        Record::PipMetadata => pip_metadata(path, &text).unwrap_or_default(),
+        Record::PipFiles => pip_files(path, bytes),
+        Record::R => r(path, &text).unwrap_or_default(),
+        Record::Npm => npm(path, &text).unwrap_or_default(),
     }
-    told
 }
 
-fn deb_files(path: &[u8], bytes: &[u8]) -> Told {
-    let (_, name) = split(path);
-    let name = String::from_utf8_lossy(&name[..name.len() - b".list".len()]).into_owned();
-    let name = name.split(':').next().unwrap_or_default().to_owned();
+fn status(path: &[u8], text: &str) -> Told {
+    let package = |found: packages::Package| Package {
+        kind: "deb",
+        name: found.name,
+        // Of several architectures of one package each is a package.
+        place: found.architecture.unwrap_or_default().into_bytes(),
+        version: found.version,
+        record: path.to_vec(),
+    };
+    Told { packages: dpkg::packages(text).into_iter().map(package).collect(), ..Told::default() }
+}
+
+fn deb_files(path: &[u8], bytes: &[u8]) -> Option<Told> {
+    let (name, _) = dpkg::of_list(std::str::from_utf8(path).ok()?)?;
     let mut paths = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
         let listed = line.strip_prefix(b"/").unwrap_or_default();
         if listed.is_empty() || listed == b"." {
             continue;
         }
-        // Where /lib is a link to /usr/lib, the list goes on saying /lib.
-        if [&b"bin/"[..], b"sbin/", b"lib/", b"lib32/", b"lib64/", b"libx32/"]
-            .iter()
-            .any(|folder| listed.starts_with(folder))
-        {
-            paths.push([b"usr/", listed].concat());
+        // Where /lib is no link to /usr/lib, the list means what it says.
+        let merged = dpkg::listed(listed);
+        if merged != listed {
+            paths.push(merged);
         }
         paths.push(listed.to_vec());
     }
-    Told { owner: Some(("deb", name)), paths, ..Told::default() }
+    Some(Told { owner: Some(("deb", name.to_owned())), paths, ..Told::default() })
 }
 
-fn conda(path: &[u8], bytes: &[u8]) -> Option<Told> {
-    let record: Value = serde_json::from_slice(bytes).ok()?;
-    let name = record["name"].as_str()?.to_owned();
-    let version = record["version"].as_str()?;
-    let build = record["build"].as_str().unwrap_or_default();
+fn conda(path: &[u8], text: &str) -> Option<Told> {
+    let (found, files) = conda::package(text)?;
     let prefix = split(split(path).0).0;
-    let files = record["files"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let paths = files
-        .iter()
-        .filter_map(|file| file.as_str())
-        .map(|file| join(prefix, file.as_bytes()))
-        .chain([path.to_vec()])
-        .collect();
-    let version = format!("{version}{}{build}", if build.is_empty() { "" } else { "-" });
+    let paths = files.iter().map(|file| join(prefix, file.as_bytes())).chain([path.to_vec()]);
+    let build = found.qualifiers.get("build").map(|build| format!("-{build}"));
     let package = Package {
         kind: "conda",
-        name: name.clone(),
+        name: found.name.clone(),
         place: prefix.to_vec(),
-        version,
+        version: format!("{}{}", found.version, build.unwrap_or_default()),
         record: path.to_vec(),
     };
-    Some(Told { packages: vec![package], owner: Some(("conda", name)), paths, folder: None })
+    Some(Told {
+        packages: vec![package],
+        owner: Some(("conda", found.name)),
+        paths: paths.collect(),
+        folder: None,
+    })
 }
 
-fn pip_metadata(path: &[u8], bytes: &[u8]) -> Option<Told> {
-    let text = String::from_utf8_lossy(bytes);
-    let head = text.split("\n\n").next()?;
-    let field = |name: &str| fields(head).find(|(key, _)| *key == name).map(|(_, value)| value);
-    let name = pip_name(field("Name")?);
-    let folder = split(path).0;
+fn pip_metadata(path: &[u8], text: &str) -> Option<Told> {
+    let found = python::package(text)?;
+    let (folder, _) = split(path);
+    // An `egg-info` may be a file among the modules themselves.
+    let own = [&b".dist-info"[..], b".egg-info"].iter().any(|end| ends(folder, end));
+    let name = python::normalised(&found.name);
     let package = Package {
         kind: "pip",
         name: name.clone(),
-        place: split(folder).0.to_vec(),
-        version: field("Version")?.to_owned(),
+        place: if own { split(folder).0 } else { folder }.to_vec(),
+        version: found.version,
         record: path.to_vec(),
     };
     Some(Told {
         packages: vec![package],
         owner: Some(("pip", name)),
-        paths: Vec::new(),
-        folder: Some(folder.to_vec()),
+        paths: vec![path.to_vec()],
+        folder: own.then(|| folder.to_vec()),
     })
 }
 
@@ -178,68 +152,50 @@ fn pip_files(path: &[u8], bytes: &[u8]) -> Told {
     let own = String::from_utf8_lossy(own);
     let name = own.trim_end_matches(".dist-info");
     let name = name.rsplit_once('-').map_or(name, |(name, _)| name);
-    let paths = bytes
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            // `"a,b",hash,size` where a name has a comma.
-            let file = match line.strip_prefix(b"\"") {
-                Some(quoted) => quoted.split(|byte| *byte == b'"').next()?,
-                None => line.split(|byte| *byte == b',').next()?,
-            };
-            (!file.is_empty()).then(|| match file.strip_prefix(b"/") {
-                Some(absolute) => absolute.to_vec(),
-                None => join(place, file),
-            })
-        })
-        .collect();
-    Told { owner: Some(("pip", pip_name(name))), paths, ..Told::default() }
+    let paths = python::listed(bytes).map(|file| match file.strip_prefix(b"/") {
+        Some(absolute) => absolute.to_vec(),
+        None => join(place, file),
+    });
+    Told {
+        owner: Some(("pip", python::normalised(name))),
+        paths: paths.collect(),
+        ..Told::default()
+    }
 }
 
-fn r(path: &[u8], bytes: &[u8]) -> Option<Told> {
-    let text = String::from_utf8_lossy(bytes);
-    let field = |name: &str| fields(&text).find(|(key, _)| *key == name).map(|(_, value)| value);
-    let name = field("Package")?;
-    let folder = split(path).0;
-    // Only what is installed has been built.
-    field("Built")?;
-    if split(folder).1 != name.as_bytes() {
+fn r(path: &[u8], text: &str) -> Option<Told> {
+    let found = r::package(text)?;
+    let (folder, _) = split(path);
+    let (place, name) = split(folder);
+    if name != found.name.as_bytes() {
         return None;
     }
-    let package = Package {
-        kind: "r",
-        name: name.to_owned(),
-        place: split(folder).0.to_vec(),
-        version: field("Version")?.to_owned(),
-        record: path.to_vec(),
-    };
-    Some(Told {
-        packages: vec![package],
-        owner: Some(("r", name.to_owned())),
-        paths: Vec::new(),
-        folder: Some(folder.to_vec()),
-    })
+    Some(of_folder("r", &found, place, path))
 }
 
-fn npm(path: &[u8], bytes: &[u8]) -> Option<Told> {
-    let record: Value = serde_json::from_slice(bytes).ok()?;
-    let name = record["name"].as_str()?.to_owned();
-    let folder = split(path).0;
-    if !ends(folder, name.as_bytes()) {
-        return None;
-    }
+fn npm(path: &[u8], text: &str) -> Option<Told> {
+    let found = node::package(text)?;
+    let (folder, _) = split(path);
+    // The name has a scope's slash in it.
+    let place = folder.strip_suffix(found.name.as_bytes())?;
+    Some(of_folder("npm", &found, place, path))
+}
+
+/// A package that has the folder of its record to itself.
+fn of_folder(kind: &'static str, found: &packages::Package, place: &[u8], path: &[u8]) -> Told {
     let package = Package {
-        kind: "npm",
-        name: name.clone(),
-        place: folder[..folder.len() - name.len()].to_vec(),
-        version: record["version"].as_str()?.to_owned(),
+        kind,
+        name: found.name.clone(),
+        place: place.to_vec(),
+        version: found.version.clone(),
         record: path.to_vec(),
     };
-    Some(Told {
+    Told {
         packages: vec![package],
-        owner: Some(("npm", name)),
+        owner: Some((kind, found.name.clone())),
         paths: Vec::new(),
-        folder: Some(folder.to_vec()),
-    })
+        folder: Some(split(path).0.to_vec()),
+    }
 }
 
 /// Splits a path into its folder and its last name.
@@ -266,32 +222,6 @@ fn join(folder: &[u8], path: &[u8]) -> Vec<u8> {
 
 fn ends(name: &[u8], end: &[u8]) -> bool {
     name.len() > end.len() && name.ends_with(end)
-}
-
-/// Tells whether a folder is `node_modules`, or a scope in one.
-fn is_node_module(folder: &[u8]) -> bool {
-    let (above, name) = split(folder);
-    name == b"node_modules" || (name.starts_with(b"@") && split(above).1 == b"node_modules")
-}
-
-fn pip_name(name: &str) -> String {
-    let mut plain = String::new();
-    for part in name.split(['-', '_', '.']).filter(|part| !part.is_empty()) {
-        if !plain.is_empty() {
-            plain.push('-');
-        }
-        plain.push_str(&part.to_lowercase());
-    }
-    plain
-}
-
-/// Lists the fields of a paragraph in the manner of Debian's control files, without continued lines.
-fn fields(paragraph: &str) -> impl Iterator<Item = (&str, &str)> {
-    paragraph
-        .lines()
-        .filter(|line| !line.starts_with([' ', '\t']))
-        .filter_map(|line| line.split_once(':'))
-        .map(|(key, value)| (key, value.trim()))
 }
 
 #[cfg(test)]
@@ -344,5 +274,7 @@ mod tests {
         let npm = told("n/node_modules/@s/p/package.json", r#"{"name":"@s/p","version":"3.0.0"}"#);
         assert_eq!(shown(&npm), ["npm @s/p 3.0.0"]);
         assert_eq!(record_of(b"n/node_modules/p/lib/package.json"), None);
+        let egg = told("opt/v/lib/six-1.16.egg-info", "Name: six\nVersion: 1.16\n");
+        assert_eq!((shown(&egg), egg.folder), (vec!["pip six 1.16".to_owned()], None));
     }
 }

@@ -49,10 +49,12 @@ pub fn of_list(path: &str) -> Option<(&str, Option<&str>)> {
 
 /// Returns where in a layer a path of a list is. The folders that were merged into `/usr` are still
 /// listed under their old names.
-pub fn listed(path: &str) -> String {
-    let path = path.trim_start_matches('/');
-    let old = ["bin/", "sbin/", "lib/"].iter().any(|folder| path.starts_with(folder));
-    if old { format!("usr/{path}") } else { path.to_owned() }
+pub fn listed(path: &[u8]) -> Vec<u8> {
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let old = [&b"bin/"[..], b"sbin/", b"lib/", b"lib32/", b"lib64/", b"libx32/"]
+        .iter()
+        .any(|folder| path.starts_with(folder));
+    if old { [b"usr/", path].concat() } else { path.to_vec() }
 }
 
 #[cfg(test)]
@@ -80,7 +82,7 @@ mod tests {
         let foreign = of_list("var/lib/dpkg/info/libc6:amd64.list");
         assert_eq!(foreign, Some(("libc6", Some("amd64"))));
         assert_eq!(of_list("var/lib/dpkg/info/bash.md5sums"), None);
-        assert_eq!(listed("/lib/x"), "usr/lib/x");
-        assert_eq!(listed("/usr/lib/x"), "usr/lib/x");
+        assert_eq!(listed(b"/lib/x"), b"usr/lib/x");
+        assert_eq!(listed(b"/usr/lib/x"), b"usr/lib/x");
     }
 }

@@ -20,6 +20,23 @@ pub fn is_metadata(path: &str) -> bool {
     !name.is_empty() && !name.starts_with('~') && !folder.contains("/_vendor/")
 }
 
+/// Tells whether a path is a distribution's list of files.
+pub fn is_list(path: &str) -> bool {
+    path.strip_suffix("/RECORD").is_some_and(|folder| folder.ends_with(".dist-info"))
+}
+
+/// Returns the paths of a list of files; relative ones are so to the folder above the list's own.
+pub fn listed(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let files = bytes.split(|byte| *byte == b'\n').filter_map(|line| {
+        // `"a,b",hash,size` where a name has a comma.
+        match line.strip_prefix(b"\"") {
+            Some(quoted) => quoted.split(|byte| *byte == b'"').next(),
+            None => line.split(|byte| *byte == b',').next(),
+        }
+    });
+    files.filter(|file| !file.is_empty())
+}
+
 /// Reads a distribution's metadata.
 pub fn package(text: &str) -> Option<Package> {
     let paragraph = Paragraph::first(text);

@@ -124,7 +124,9 @@ fn find(path: &str, text: &str) -> Option<Find> {
         return Some(Find::Release(text.to_owned()));
     }
     if let Some((name, architecture)) = dpkg::of_list(path) {
-        let paths = text.lines().map(dpkg::listed).filter(|path| is_module(path)).collect();
+        let place =
+            |line: &str| String::from_utf8(dpkg::listed(line.as_bytes())).unwrap_or_default();
+        let paths = text.lines().map(place).filter(|path| is_module(path)).collect();
         let (name, architecture) = (name.to_owned(), architecture.map(str::to_owned));
         return Some(Find::List { name, architecture, paths });
     }
