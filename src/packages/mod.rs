@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! dpkg    var/lib/dpkg/status, status.d/*          var/lib/dpkg/info/NAME.list
+//!         usr/share/doc/NAME/copyright
 //! conda   PREFIX/conda-meta/*.json                 `files` in it
 //! python  FOLDER/NAME-VERSION.dist-info/METADATA   RECORD beside it
 //! r       LIBRARY/NAME/DESCRIPTION                 all of LIBRARY/NAME
@@ -11,6 +12,7 @@
 //! Paths are those of a layer: below the root, without a slash before them.
 
 pub mod conda;
+pub mod copyright;
 pub mod dpkg;
 mod fields;
 pub mod node;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::describe::Error;
 use crate::layer::{self, Blob, Entry, EntryKind, Limits};
 use crate::oci::{Descriptor, Digest, media_type};
-use crate::packages::{Package, conda, dpkg, node, python, r};
+use crate::packages::{Package, conda, copyright, dpkg, node, python, r};
 use crate::transfer::Source;
 
 
@@ -34,6 +34,10 @@ pub(super) enum Find {
     Conda { package: Package, paths: Vec<String> },
     /// A package of R, Python or npm.
     Module(Package),
+    /// The licences of a Debian package's files, where all of them are certain.
+    Licence(Option<String>),
+    /// Where a Debian package has its documents with another's: that one's name.
+    Documents(String),
     /// The distribution's word for itself.
     Release(String),
 }
@@ -63,6 +67,11 @@ pub fn read(
                     Ok(())
                 })?;
                 finds.take(path.clone(), find(&path, &String::from_utf8_lossy(&bytes)));
+            }
+            EntryKind::Symlink if copyright::of_folder(&path).is_some() => {
+                let other = link_target(&entry);
+                let other = other.rsplit('/').next().unwrap_or_default().to_owned();
+                finds.take(path, Some(Find::Documents(other)));
             }
             // conda and pnpm link an environment's files to those of a cache.
             EntryKind::HardLink if is_wanted(&path) => {
@@ -103,6 +112,7 @@ fn is_wanted(path: &str) -> bool {
         || is_release(path)
         || dpkg::of_list(path).is_some()
         || conda::environment(path).is_some()
+        || copyright::of_file(path).is_some()
         || is_module(path)
 }
 
@@ -129,6 +139,9 @@ fn find(path: &str, text: &str) -> Option<Find> {
         let paths = text.lines().map(place).filter(|path| is_module(path)).collect();
         let (name, architecture) = (name.to_owned(), architecture.map(str::to_owned));
         return Some(Find::List { name, architecture, paths });
+    }
+    if copyright::of_file(path).is_some() {
+        return Some(Find::Licence(copyright::licence(text)));
     }
     if let Some(environment) = conda::environment(path) {
         let (mut package, files) = conda::package(text)?;

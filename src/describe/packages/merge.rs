@@ -34,12 +34,29 @@ pub fn merge(layers: &[Finds]) -> Inventory {
         }
         packages = now;
     }
+    for package in packages.values_mut().filter(|package| package.manager == Manager::Deb) {
+        package.licence = licence(&package.name, &there);
+    }
     let release = |path: &str| match there.get(path) {
         Some(Find::Release(text)) => Some(OsRelease::parse(text)),
         _ => None,
     };
     let release = release("etc/os-release").or_else(|| release("usr/lib/os-release"));
     Inventory { packages: packages.into_values().collect(), release: release.unwrap_or_default() }
+}
+
+/// Returns what the copyright file of a Debian package says, or that of the package which it shares its
+/// documents with.
+fn licence(name: &str, there: &BTreeMap<String, Find>) -> Option<String> {
+    let folder = |name: &str| format!("usr/share/doc/{name}");
+    let name = match there.get(&folder(name)) {
+        Some(Find::Documents(other)) => other,
+        _ => name,
+    };
+    match there.get(&format!("{}/copyright", folder(name))) {
+        Some(Find::Licence(licence)) => licence.clone(),
+        _ => None,
+    }
 }
 
 /// What makes it the same package, wherever it lies.
@@ -87,7 +104,7 @@ fn packages_of(find: &Find) -> &[Package] {
     match find {
         Find::Debs(packages) => packages,
         Find::Conda { package, .. } | Find::Module(package) => std::slice::from_ref(package),
-        Find::List { .. } | Find::Release(_) => &[],
+        Find::List { .. } | Find::Licence(_) | Find::Documents(_) | Find::Release(_) => &[],
     }
 }
 
