@@ -103,8 +103,7 @@ impl<'a> Side<'a> {
             .map_err(|source| Error::Config { name: self.name.clone(), source })?;
         let is_for = platform.unwrap_or_else(|| config.platform());
         let diff_ids = config.diff_ids();
-        let history = config.history();
-        let mut acts = history.iter().filter(|act| !act.empty_layer);
+        let mut made_by = config.made_by();
         let layers = manifest
             .layers
             .iter()
@@ -114,7 +113,7 @@ impl<'a> Side<'a> {
                 digest: layer.digest,
                 diff_id: diff_ids.get(position).copied(),
                 size: layer.size,
-                made_by: acts.next().and_then(|act| act.created_by.clone()).unwrap_or_default(),
+                made_by: made_by.next().flatten().unwrap_or_default(),
             })
             .collect();
         let (name, source) = (self.name.as_str(), self.source);

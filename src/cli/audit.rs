@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ocibuild::audit::{self, Comparison};
-use ocibuild::disk;
+use ocibuild::audit::Comparison;
 use ocibuild::oci::Platform;
 use ocibuild::ops::{self, AuditVerdict};
 
@@ -54,12 +53,8 @@ pub(crate) struct Args {
     /// Ask no registry and no upstream for anything
     #[arg(long)]
     offline: bool,
-    /// Print every line
-    #[arg(long)]
-    all: bool,
-    /// Write a page with all differences to a file
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    shown: diff::Shown,
     #[command(flatten)]
     credentials: super::push::Credentials,
 }
@@ -81,7 +76,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         access: ops::Access { offline: args.offline, ..args.credentials.access(context)? },
     };
     let report = ops::audit(&options, &context.ops())?;
-    write_page(args, report.comparison.as_ref(), context)?;
+    args.shown.write_page(report.comparison.as_ref(), context)?;
     render::result(&report, context.json, |report| {
         let word = report.verdict.word();
         let mut text = format!("{word}  {}", report.image);
@@ -100,7 +95,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         if let Some(hint) = &report.hint {
             text.push_str(&format!("hint: {hint}\n"));
         }
-        text.push_str(&differences(report.comparison.as_ref(), args.all));
+        text.push_str(&differences(report.comparison.as_ref(), args.shown.all));
         for one in &report.attested {
             let there = if one.existed { "  (was there)" } else { "" };
             text.push_str(&format!("  attested  {}{there}\n", one.subject));
@@ -123,7 +118,7 @@ fn twice(args: &Args, context: &Context) -> Outcome {
         telling: context.telling(),
     };
     let report = ops::twice(&options, &context.ops())?;
-    write_page(args, report.comparison.as_ref(), context)?;
+    args.shown.write_page(report.comparison.as_ref(), context)?;
     render::result(&report, context.json, |report| {
         let word = report.verdict.word();
         let mut text = format!("{word}  {} {}", report.name, report.first);
@@ -140,25 +135,10 @@ fn twice(args: &Args, context: &Context) -> Outcome {
         for same in &report.not_varied {
             text.push_str(&format!("  not varied  {}: {}\n", same.what, same.reason));
         }
-        text.push_str(&differences(report.comparison.as_ref(), args.all));
+        text.push_str(&differences(report.comparison.as_ref(), args.shown.all));
         text
     })?;
     Ok(ExitCode::from(report.exit_code))
-}
-
-fn write_page(
-    args: &Args,
-    comparison: Option<&Comparison>,
-    context: &Context,
-) -> Result<(), ops::Error> {
-    let Some(path) = &args.html else { return Ok(()) };
-    match comparison {
-        Some(comparison) => {
-            disk::write_whole(&context.absolute(path), audit::page(comparison).as_bytes())?;
-        }
-        None => context.note("nothing differs that a page could show: none was written"),
-    }
-    Ok(())
 }
 
 /// Returns the lines of a comparison without its head, which names the images.

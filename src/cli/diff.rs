@@ -35,14 +35,39 @@ pub(crate) struct Args {
     /// Compare this platform only
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    shown: Shown,
+    #[command(flatten)]
+    credentials: super::push::Credentials,
+}
+
+/// How a comparison is shown.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shown {
     /// Print every line
     #[arg(long)]
-    all: bool,
+    pub(crate) all: bool,
     /// Write a page with all differences to a file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    #[command(flatten)]
-    credentials: super::push::Credentials,
+}
+
+impl Shown {
+    /// Writes the page that was asked for, if one was.
+    pub(crate) fn write_page(
+        &self,
+        comparison: Option<&Comparison>,
+        context: &Context,
+    ) -> Result<(), ops::Error> {
+        let Some(path) = &self.html else { return Ok(()) };
+        match comparison {
+            Some(comparison) => {
+                disk::write_whole(&context.absolute(path), audit::page(comparison).as_bytes())?;
+            }
+            None => context.note("nothing differs that a page could show: none was written"),
+        }
+        Ok(())
+    }
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
@@ -55,10 +80,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         access: args.credentials.access(context)?,
     };
     let comparison = ops::diff(&options, &context.ops())?;
-    if let Some(path) = &args.html {
-        disk::write_whole(&context.absolute(path), audit::page(&comparison).as_bytes())?;
-    }
-    render::result(&comparison, context.json, |comparison| text(comparison, args.all))?;
+    args.shown.write_page(Some(&comparison), context)?;
+    render::result(&comparison, context.json, |comparison| text(comparison, args.shown.all))?;
     Ok(match comparison.verdict {
         Verdict::Identical => ExitCode::SUCCESS,
         _ => ExitCode::from(1),

@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use ocibuild::oci::Platform;
 use ocibuild::ops;
 
 use super::context::Context;
-use super::typed::Typed;
 use super::{Outcome, render};
 
 /// Show how an image was built, as SLSA provenance
@@ -20,15 +18,8 @@ Examples:
 A build writes down what it stands on: base, definition, recipes, lock, what its steps fetched, rules,
 mode, and the program's own hash. A push sends it along. Who signed it `verify` tells.")]
 pub(crate) struct Args {
-    /// The image
-    #[arg(value_name = "REF")]
-    reference: Typed,
-    /// The platform [default: this machine's, or the only one]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
-    /// Ask the registry even if the store has an image of that name
-    #[arg(long)]
-    remote: bool,
+    #[command(flatten)]
+    image: super::sbom::One,
     /// Write the statement to a file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -40,11 +31,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
+    let super::sbom::One { reference, platform, remote } = &args.image;
     if let Some(folder) = &args.unpack {
         let options = ops::SourcesOptions {
-            reference: args.reference.in_store(context)?,
-            remote: args.remote,
-            platform: args.platform.clone(),
+            reference: reference.in_store(context)?,
+            remote: *remote,
+            platform: platform.clone(),
             folder: context.absolute(folder),
             access: args.credentials.access(context)?,
         };
@@ -54,9 +46,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         });
     }
     let options = ops::ProvenanceOptions {
-        reference: args.reference.in_store(context)?,
-        remote: args.remote,
-        platform: args.platform.clone(),
+        reference: reference.in_store(context)?,
+        remote: *remote,
+        platform: platform.clone(),
         access: args.credentials.access(context)?,
     };
     let statement = ops::provenance(&options, &context.ops())?;

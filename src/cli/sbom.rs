@@ -12,6 +12,20 @@ use super::context::Context;
 use super::typed::Typed;
 use super::{Outcome, render};
 
+/// One platform of an image.
+#[derive(Debug, clap::Args)]
+pub(crate) struct One {
+    /// The image
+    #[arg(value_name = "REF")]
+    pub(crate) reference: Typed,
+    /// The platform [default: this machine's, or the only one]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Platform>,
+    /// Ask the registry even if the store has an image of that name
+    #[arg(long)]
+    pub(crate) remote: bool,
+}
+
 /// List the packages in an image, as an SPDX document or as a table
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -24,15 +38,8 @@ Read from the image's layers: what dpkg, conda, R, pip and npm say that they ins
 once, with the layer that brought it. The same image gives the same document. Of an image in a
 registry it is the document that is attached there, if any; who attached it `verify` tells.")]
 pub(crate) struct Args {
-    /// The image
-    #[arg(value_name = "REF")]
-    reference: Typed,
-    /// The platform [default: this machine's, or the only one]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
-    /// Ask the registry even if the store has an image of that name
-    #[arg(long)]
-    remote: bool,
+    #[command(flatten)]
+    image: One,
     /// Read the layers of a registry's image even if a list is attached to it
     #[arg(long)]
     read: bool,
@@ -48,10 +55,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::SbomOptions {
-        reference: args.reference.in_store(context)?,
-        remote: args.remote,
+        reference: args.image.reference.in_store(context)?,
+        remote: args.image.remote,
         attached: !args.read && !args.table,
-        platform: args.platform.clone(),
+        platform: args.image.platform.clone(),
         access: args.credentials.access(context)?,
     };
     let listed = ops::sbom(&options, &context.ops())?;

@@ -101,43 +101,21 @@ impl Writer<'_> {
 
     fn image(&mut self, image: &Described<'_>) {
         let title = image.config.labels().remove("org.opencontainers.image.title");
-        self.packages.push(json!({
-            "SPDXID": "SPDXRef-image",
-            "name": title.unwrap_or_else(|| "image".to_owned()),
-            "versionInfo": image.digest.to_string(),
-            "primaryPackagePurpose": "CONTAINER",
-            "comment": format!("image for {}", image.config.platform()),
-            "checksums": [checksum("SHA256", &image.digest.hex())],
-            "downloadLocation": "NOASSERTION",
-            "filesAnalyzed": false,
-            "supplier": "NOASSERTION",
-            "licenseConcluded": "NOASSERTION",
-            "licenseDeclared": "NOASSERTION",
-            "copyrightText": "NOASSERTION",
-        }));
+        let name = title.unwrap_or_else(|| "image".to_owned());
+        let mut value = by_digest("SPDXRef-image", &name, image.digest, "CONTAINER");
+        value["comment"] = json!(format!("image for {}", image.config.platform()));
+        self.packages.push(value);
     }
 
     fn layers(&mut self, image: &Described<'_>) -> Vec<String> {
         let diff_ids = image.config.diff_ids();
-        let history = image.config.history();
-        let mut acts = history.iter().filter(|act| !act.empty_layer);
+        let mut made_by = image.config.made_by();
         let mut ids = Vec::new();
         for (position, layer) in image.manifest.layers.iter().enumerate() {
             let id = format!("SPDXRef-layer-{position}");
-            let mut value = json!({
-                "SPDXID": id,
-                "name": format!("layer {position}"),
-                "versionInfo": layer.digest.to_string(),
-                "primaryPackagePurpose": "ARCHIVE",
-                "checksums": [checksum("SHA256", &layer.digest.hex())],
-                "downloadLocation": "NOASSERTION",
-                "filesAnalyzed": false,
-                "supplier": "NOASSERTION",
-                "licenseConcluded": "NOASSERTION",
-                "licenseDeclared": "NOASSERTION",
-                "copyrightText": "NOASSERTION",
-            });
-            if let Some(made_by) = acts.next().and_then(|act| act.created_by.as_ref()) {
+            let mut value =
+                by_digest(&id, &format!("layer {position}"), layer.digest, "ARCHIVE");
+            if let Some(made_by) = made_by.next().flatten() {
                 value["sourceInfo"] = json!(made_by);
             }
             if let Some(diff_id) = diff_ids.get(position) {
@@ -226,6 +204,23 @@ fn id(package: &Package, address: Option<&str>) -> String {
     // Whatever makes it another package, be it in the address or not.
     let hash = Digest::of(format!("{own}\n{:?}", package.qualifiers).as_bytes()).hex();
     format!("SPDXRef-{kind}-{}-{}", plain(&package.name), &hash[..12])
+}
+
+/// A package of which there is no more to say than its digest.
+fn by_digest(id: &str, name: &str, digest: Digest, purpose: &str) -> Value {
+    json!({
+        "SPDXID": id,
+        "name": name,
+        "versionInfo": digest.to_string(),
+        "primaryPackagePurpose": purpose,
+        "checksums": [checksum("SHA256", &digest.hex())],
+        "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": false,
+        "supplier": "NOASSERTION",
+        "licenseConcluded": "NOASSERTION",
+        "licenseDeclared": "NOASSERTION",
+        "copyrightText": "NOASSERTION",
+    })
 }
 
 fn checksum(algorithm: &str, hex: &str) -> Value {

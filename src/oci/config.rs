@@ -91,6 +91,12 @@ impl ConfigDocument {
         self.0.get("history").and_then(|list| Vec::deserialize(list).ok()).unwrap_or_default()
     }
 
+    /// Returns the act that made each layer, from the bottom up, where it says.
+    pub fn made_by(&self) -> impl Iterator<Item = Option<String>> {
+        let acts = self.history().into_iter().filter(|act| !act.empty_layer);
+        acts.map(|act| act.created_by)
+    }
+
     /// Returns when the image was made, in RFC 3339.
     pub fn created(&self) -> Option<&str> {
         self.0.get("created").and_then(Value::as_str)

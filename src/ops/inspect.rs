@@ -267,7 +267,7 @@ fn describe(
 ) -> ImagePlatform {
     let diff_ids = config.diff_ids();
     let history = config.history();
-    let mut acts = history.iter().filter(|act| !act.empty_layer);
+    let mut made_by = config.made_by();
     let layers = manifest
         .layers
         .iter()
@@ -277,7 +277,7 @@ fn describe(
             diff_id: diff_ids.get(position).copied(),
             size: layer.size,
             media_type: layer.media_type.clone(),
-            made_by: acts.next().and_then(|act| act.created_by.clone()).unwrap_or_default(),
+            made_by: made_by.next().flatten().unwrap_or_default(),
         })
         .collect();
     let parameters = match config.as_json().get("config") {

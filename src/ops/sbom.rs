@@ -136,13 +136,12 @@ fn report(
     let inventory = inventory(&manifest, &config, source, context)?;
     let described = Described { digest: entry.digest, manifest: &manifest, config: &config };
     let document = describe::spdx(&described, &inventory)?;
-    let acts = config.history().into_iter().filter(|act| !act.empty_layer);
     Ok(SbomReport {
         reference: reference.clone(),
         manifest: entry.digest,
         platform,
         packages: inventory.packages,
-        layers: acts.map(|act| act.created_by.unwrap_or_default()).collect(),
+        layers: config.made_by().map(Option::unwrap_or_default).collect(),
         document,
     })
 }
