@@ -34,7 +34,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("build", EVERYTHING_BELOW_WORK),
     (
         "describe",
-        &["fault", "oci", "disk", "transfer", "layer", "packages", "netlog", "recipe", "lock", "plan"],
+        &[
+            "fault", "oci", "disk", "transfer", "layer", "packages", "netlog", "recipe", "lock",
+            "plan",
+        ],
     ),
     ("audit", &["fault", "report", "oci", "disk", "transfer", "layer", "packages"]),
     ("ops", EVERYTHING_BELOW_VERBS),

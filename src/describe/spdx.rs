@@ -113,8 +113,7 @@ impl Writer<'_> {
         let mut ids = Vec::new();
         for (position, layer) in image.manifest.layers.iter().enumerate() {
             let id = format!("SPDXRef-layer-{position}");
-            let mut value =
-                by_digest(&id, &format!("layer {position}"), layer.digest, "ARCHIVE");
+            let mut value = by_digest(&id, &format!("layer {position}"), layer.digest, "ARCHIVE");
             if let Some(made_by) = made_by.next().flatten() {
                 value["sourceInfo"] = json!(made_by);
             }

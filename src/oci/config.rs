@@ -92,7 +92,7 @@ impl ConfigDocument {
     }
 
     /// Returns the act that made each layer, from the bottom up, where it says.
-    pub fn made_by(&self) -> impl Iterator<Item = Option<String>> {
+    pub fn made_by(&self) -> impl Iterator<Item = Option<String>> + use<> {
         let acts = self.history().into_iter().filter(|act| !act.empty_layer);
         acts.map(|act| act.created_by)
     }

@@ -75,7 +75,9 @@ fn expression(names: &str) -> Option<String> {
     }
     match parts.as_mut_slice() {
         [only] => Some(std::mem::take(only)),
-        parts => Some(parts.iter().map(|part| format!("({part})")).collect::<Vec<_>>().join(" AND ")),
+        parts => {
+            Some(parts.iter().map(|part| format!("({part})")).collect::<Vec<_>>().join(" AND "))
+        }
     }
 }
 
@@ -130,9 +132,12 @@ fn one(name: &str) -> Option<String> {
 fn gnu(family: &str, version: &str, later: bool) -> Option<String> {
     let version = match version {
         "1" | "2" | "3" => format!("{version}.0"),
-        point if point.split_once('.').is_some_and(|(major, minor)| {
-            [major, minor].iter().all(|part| part.len() == 1 && part.as_bytes()[0].is_ascii_digit())
-        }) =>
+        point
+            if point.split_once('.').is_some_and(|(major, minor)| {
+                [major, minor]
+                    .iter()
+                    .all(|part| part.len() == 1 && part.as_bytes()[0].is_ascii_digit())
+            }) =>
         {
             point.to_owned()
         }
@@ -156,8 +161,7 @@ fn gnu(family: &str, version: &str, later: bool) -> Option<String> {
 mod tests {
     use super::*;
 
-    const HEAD: &str =
-        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: x\n";
+    const HEAD: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: x\n";
 
     fn of(rest: &str) -> Option<String> {
         licence(&format!("{HEAD}\n{rest}"))
@@ -177,7 +181,9 @@ mod tests {
 
     #[test]
     fn what_is_not_certain_is_not_told() {
-        for name in ["public-domain", "Artistic", "GPL", "GPL-2+ with OpenSSL exception", "GPL-4", ""] {
+        for name in
+            ["public-domain", "Artistic", "GPL", "GPL-2+ with OpenSSL exception", "GPL-4", ""]
+        {
             let text = format!("Files: *\nLicense: ISC\n\nFiles: b\nLicense: {name}\n");
             assert_eq!(of(&text), None, "{name}");
         }

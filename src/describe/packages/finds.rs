@@ -8,7 +8,6 @@ use crate::oci::{Descriptor, Digest, media_type};
 use crate::packages::{Package, conda, copyright, dpkg, node, python, r};
 use crate::transfer::Source;
 
-
 /// The most bytes of a file that are read; a status file of every package there is has fewer.
 const LARGEST: u64 = 128 << 20;
 
