@@ -160,6 +160,12 @@ fn a_package_is_told_with_its_layer_its_address_and_its_licence() {
     assert_eq!(address("@a/b"), "pkg:npm/%40a/b@1.2.3");
     assert_eq!(address("tiny"), "pkg:cran/tiny@0.1.2");
     assert_eq!(package(&document, "tiny")["licenseDeclared"], "GPL-2.0-or-later");
+    // Of Debian's own where each word of the copyright file is one that SPDX has.
+    for (name, licence) in
+        [("adduser", "GPL-2.0-or-later"), ("zlib1g", "Zlib"), ("bash", "NOASSERTION")]
+    {
+        assert_eq!(package(&document, name)["licenseDeclared"], licence, "{name}");
+    }
     let own = package(&document, "@a/b")["licenseDeclared"].as_str().unwrap();
     let words = document["hasExtractedLicensingInfos"].as_array().unwrap();
     let found = words.iter().find(|one| one["licenseId"] == own).unwrap();
