@@ -261,7 +261,8 @@ fn what_differs_is_told_by_file_and_cause() {
     let text = project.run(&["audit", "built", "--html", "why.html"]);
     assert!(text.stdout().starts_with("DIFFERS  localhost/built:latest sha256:"), "{text}");
     assert!(
-        text.stdout().contains("RANDOM  random values in its content  1 path  /srv/drawn"),
+        text.stdout()
+            .contains("RANDOM  random values in its content  by step only 1 path  /srv/drawn"),
         "{text}"
     );
     assert!(std::fs::read_to_string(project.path("why.html")).unwrap().contains("/srv/drawn"));

@@ -20,6 +20,9 @@ use crate::rootfs::TreeRequest;
 use super::diff::{DiffOptions, ImageName, diff};
 use super::{Access, AuditVerdict, Context, Error};
 
+/// The most bytes of a record of which step wrote what.
+const WRITTEN_LIMIT: u64 = 1 << 30;
+
 /// What to build twice.
 #[derive(Clone, Debug)]
 pub struct TwiceOptions {
@@ -279,6 +282,6 @@ fn run(
     }
     let text = String::from_utf8_lossy(&disk::read(&told, 4096)?).into_owned();
     let digest = text.lines().next().and_then(|line| line.parse().ok()).ok_or_else(|| failed(1))?;
-    let text = disk::read(&writers, u64::MAX)?;
+    let text = disk::read(&writers, WRITTEN_LIMIT)?;
     Ok((digest, serde_json::from_slice(&text).map_err(Error::Encode)?))
 }
