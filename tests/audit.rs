@@ -273,9 +273,12 @@ fn a_difference_names_the_step_that_wrote_it() {
     let (project, web, _) = published(Who::Root, "true");
     let steps = [
         ("first", "echo first >/srv/first; echo first >/srv/again; sleep 0.1"),
-        ("second", "head -c 16 /dev/urandom >/srv/drawn; mkdir /srv/new; date +%N >/srv/new/time"),
+        ("second", "mkdir /srv/new; head -c 16 /dev/urandom | tee /srv/drawn >/srv/new/too"),
         // It touches the others' files, and writes one of its own.
-        ("third", "chmod 600 /srv/drawn; cp -p /srv/first /srv/new/copy; date +%N >>/srv/again"),
+        (
+            "third",
+            "chmod 600 /srv/drawn; cp -p /srv/first /srv/new/copy; head -c 16 /dev/urandom >>/srv/again",
+        ),
     ];
     let mut recipe = "about = \"three steps\"\n".to_owned();
     for (name, script) in steps {
@@ -290,7 +293,7 @@ fn a_difference_names_the_step_that_wrote_it() {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         found.map(|one| (text(&one["path"]), text(&one["step"]))).collect()
     };
-    let expected = [("/srv/again", "third"), ("/srv/drawn", "second"), ("/srv/new/time", "second")]
+    let expected = [("/srv/again", "third"), ("/srv/drawn", "second"), ("/srv/new/too", "second")]
         .map(|(path, step)| (path.to_owned(), step.to_owned()));
     for tree in ["overlay", "plain"] {
         let (code, report, ran) = audit(&project, &["built", "--tree", tree]);
