@@ -13,7 +13,7 @@ use crate::transfer;
 
 use super::access::Origins;
 use super::build::source_date_epoch;
-use super::{Access, Context, Error, inspect, publish};
+use super::{Access, Context, Error, destinations, inspect};
 
 /// What to import.
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ pub fn import(options: &ImportOptions, context: &Context<'_>) -> Result<StoredRe
 pub fn export(options: &ExportOptions, context: &Context<'_>) -> Result<StoredReport, Error> {
     let store = context.open()?;
     let Some(descriptor) = store.resolve(&options.reference)? else {
-        return Err(publish::no_image(&options.reference, &store)?);
+        return Err(destinations::no_image(&options.reference, &store)?);
     };
     let missing = store.missing(&descriptor)?;
     if !missing.is_empty() {

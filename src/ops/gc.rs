@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::oci::Reference;
 use crate::store;
 
-use super::{Context, Error, publish};
+use super::{Context, Error, destinations};
 
 /// What was freed.
 #[derive(Clone, Debug, Serialize)]
@@ -76,7 +76,7 @@ pub fn remove(references: &[Reference], context: &Context<'_>) -> Result<Vec<Ref
     let store = context.open()?;
     for reference in references {
         if store.resolve(reference)?.is_none() && store.partials(reference)?.is_empty() {
-            return Err(publish::no_image(reference, &store)?);
+            return Err(destinations::no_image(reference, &store)?);
         }
     }
     for reference in references {

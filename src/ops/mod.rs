@@ -12,6 +12,7 @@ mod base;
 mod build;
 mod check;
 mod copy;
+mod destinations;
 mod diff;
 mod doctor;
 mod error;

@@ -6,7 +6,7 @@ use crate::definition::Definition;
 use crate::oci::{Descriptor, Digest, Document, Index};
 use crate::store::Store;
 
-use super::{Error, provenance, publish};
+use super::{Error, destinations, provenance};
 
 /// Gives a build its name: the index where all platforms are there, else a note of each that is.
 pub(super) fn name_image(
@@ -20,7 +20,7 @@ pub(super) fn name_image(
         also.iter().filter(|name| *name != image).map(ToString::to_string).collect();
     let noted = |descriptor: &Descriptor| {
         let mut descriptor = descriptor.clone();
-        descriptor.annotations.insert(publish::ALSO.to_owned(), also.join(" "));
+        descriptor.annotations.insert(destinations::ALSO.to_owned(), also.join(" "));
         descriptor
     };
     if !is_whole(definition, manifests) {

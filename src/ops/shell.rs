@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::transfer::Source;
 
 use super::access::Origins;
-use super::{Access, BuildOptions, Context, Error, Network, inspect, publish};
+use super::{Access, BuildOptions, Context, Error, Network, destinations, inspect};
 
 /// What to run, in which image.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub fn shell(options: &ShellOptions<'_>, context: &Context<'_>) -> Result<Outcom
     let store = context.open()?;
     let reference = &options.reference;
     let Some(descriptor) = store.resolve(reference)? else {
-        return Err(publish::no_image(reference, &store)?);
+        return Err(destinations::no_image(reference, &store)?);
     };
     let document = Source::document(&store, &descriptor)?;
     let here = |entry: &_| store.has_whole(entry);
