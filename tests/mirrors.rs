@@ -269,6 +269,30 @@ fn what_a_mirror_breaks_off_or_has_wrong_comes_from_the_next_place() {
 }
 
 #[test]
+fn a_cache_that_pulls_through_is_filled_once() {
+    let primary = Registry::plain();
+    let cache = Registry::caching(&primary);
+    let (project, digest) = tiny();
+    let name = primary.image("a/b:1");
+    project.run(&["push", "localhost/tiny:1", "--to", &name]).ok();
+    write(
+        &project,
+        "[[registry]]\nlocation = \"PRIMARY\"\n[[registry.mirror]]\nlocation = \"CACHE\"\n",
+        &[("PRIMARY", &primary), ("CACHE", &cache)],
+    );
+    for (reads, unpack) in [(true, &[][..]), (false, &["--unpack"])] {
+        let before = (primary.log().len(), cache.log().len());
+        std::fs::remove_dir_all(project.path("other")).ok();
+        let store = project.path("other");
+        let pull = ["pull", &name, "--store", store.to_str().unwrap()];
+        assert_eq!(project.run(&[&pull[..], unpack].concat()).ok(), digest);
+        let (theirs, ours) = (&primary.log()[before.0..], &cache.log()[before.1..]);
+        assert!(ours.contains("\"GET /v2/a/b/blobs/sha256:"), "{ours}");
+        assert_eq!(theirs.contains("\"GET /v2/a/b/blobs/sha256:"), reads, "{theirs}");
+    }
+}
+
+#[test]
 fn a_name_without_a_registry_is_an_alias_or_in_the_one_registry_that_is_searched() {
     let (one, two) = (Registry::plain(), Registry::plain());
     let (project, digest) = tiny();

@@ -297,6 +297,34 @@ fn a_registry_that_takes_small_pieces_only_gets_them_where_an_upload_broke() {
 }
 
 #[test]
+fn a_piece_whose_answer_was_lost_is_not_sent_again() {
+    let bytes = noise(14_000_000, 13);
+    let lost = Mutex::new(0);
+    let (double, kept) = keeper(move |request, kept| match request.method.as_str() {
+        "PUT" if request.body.len() > 6 << 20 => Some(Reply::new(413)),
+        "PATCH" => {
+            let mut lost = lost.lock().unwrap();
+            *lost += 1;
+            (*lost == 2).then(|| {
+                kept.extend_from_slice(&request.body);
+                Reply::new(502)
+            })
+        }
+        "GET" if request.target.starts_with("/up/1") && !kept.is_empty() => {
+            let reply = Reply::new(204).with("Range", &format!("0-{}", kept.len() - 1));
+            Some(reply.with("Location", &format!("/up/1?s={}", kept.len())))
+        }
+        _ => None,
+    });
+    assert_eq!(put(&open(&format!("{}/a/b:1", double.host())), &bytes).unwrap(), Placed::Written);
+    assert!(*kept.lock().unwrap() == bytes);
+    let seen = double.seen();
+    let sent: usize =
+        seen.iter().filter(|one| one.method == "PATCH").map(|one| one.body.len()).sum();
+    assert_eq!(sent, bytes.len());
+}
+
+#[test]
 fn an_upload_that_gets_further_each_time_may_break_often() {
     let bytes = noise(15_000_000, 10);
     let further = |most: usize| {

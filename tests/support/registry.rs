@@ -107,14 +107,24 @@ impl Registry {
         Registry::start(None, &Auth::None)
     }
 
+    /// Starts one that has nothing but what it fetches from another when it is asked.
+    pub(crate) fn caching(other: &Registry) -> Registry {
+        let proxy = format!("proxy:\n  remoteurl: http://{}\n", other.host());
+        Registry::start_with(None, &Auth::None, &proxy)
+    }
+
     /// Starts one. It is ready when this returns.
     pub(crate) fn start(tls: Option<&Tls>, auth: &Auth<'_>) -> Registry {
+        Registry::start_with(tls, auth, "")
+    }
+
+    fn start_with(tls: Option<&Tls>, auth: &Auth<'_>, more: &str) -> Registry {
         let dir = temp_dir();
         // Between choosing a port and listening on it another test may take it.
         for _ in 0..5 {
             let port = free_port();
             let config = dir.path().join("config.yml");
-            std::fs::write(&config, text(dir.path(), port, tls, auth)).unwrap();
+            std::fs::write(&config, text(dir.path(), port, tls, auth) + more).unwrap();
             let log = std::fs::File::create(dir.path().join("log")).unwrap();
             let mut child = Command::new("docker-registry")
                 .arg("serve")
