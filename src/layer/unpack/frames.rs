@@ -67,6 +67,7 @@ pub(super) struct Frames<'a> {
     taken: u64,
     /// Bytes of the current entry that nobody has read, and the padding after them.
     unread: u64,
+    padding: u64,
     headers: u64,
     /// Bytes that files have beyond their data.
     holes: u64,
@@ -82,6 +83,7 @@ impl<'a> Frames<'a> {
             at: 0,
             taken: 0,
             unread: 0,
+            padding: 0,
             headers: 0,
             holes: 0,
         }
@@ -130,8 +132,12 @@ impl<'a> Frames<'a> {
 
     fn skip(&mut self) -> Result<(), Error> {
         while self.unread > 0 {
-            let Some(piece) = self.piece(self.unread) else { return Err(self.truncated()) };
-            self.unread -= piece.len() as u64;
+            match self.piece(self.unread).map(<[u8]>::len) {
+                Some(count) => self.unread -= count as u64,
+                // umoci's `insert` leaves out even the padding of the last file.
+                None if self.unread <= self.padding => self.unread = 0,
+                None => return Err(self.truncated()),
+            }
         }
         Ok(())
     }
@@ -330,7 +336,7 @@ impl<'a> Frames<'a> {
                 if padded
                     <= self.limits.bytes.saturating_sub(self.taken).saturating_sub(self.holes) =>
             {
-                self.unread = padded;
+                (self.unread, self.padding) = (padded, padded - size);
                 Ok(())
             }
             _ => {

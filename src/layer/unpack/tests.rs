@@ -488,6 +488,13 @@ fn damaged_blobs_are_told_apart() {
     assert!(matches!(attempt(&other, &bytes), Err(Error::WrongDiffId { .. })));
     let cut = &tar[..tar.len() - 20_000];
     assert!(matches!(attempt(&plain(cut), cut), Err(Error::Truncated { .. })));
+    // Without what carries nothing, but not without a byte of a file.
+    let bare = Tar::default().file("first", &noise).file("last", b"60\n").0;
+    let bare = &bare[..bare.len() - BLOCK + 3];
+    attempt(&plain(bare), bare).unwrap();
+    assert_eq!(std::fs::read(dir.path().join("last")).unwrap(), b"60\n");
+    let cut = &bare[..bare.len() - 1];
+    assert!(matches!(attempt(&plain(cut), cut), Err(Error::Truncated { .. })));
     let after = [&tar[..], &[0; 5000], b"junk"].concat();
     assert!(matches!(attempt(&plain(&after), &after), Err(Error::Trailing { .. })));
 }
