@@ -1,7 +1,7 @@
 //! The system calls that a supervisor answers, by their numbers on each architecture. A program's
 //! architecture is its own, not the machine's: a step on x86-64 may run programs for i386.
 
-use super::owners::Scope;
+use super::Scope;
 
 /// A system call, whatever its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::Scope;
 use super::calls::{MAKES, Op, WRITES};
 use super::credentials::Credentials;
 use super::kernel::{self, Answer};
 use super::layout::decode_device;
-use super::owners::Scope;
 use super::step::{Call, Handled};
 use super::tracee::{At, Errno, Place, errno, id, look_at, number};
 use super::write;

@@ -13,9 +13,10 @@ use rustix::thread::LinkNameSpaceType;
 use super::calls::{self, Arch, Op, Theme};
 use super::credentials::Credentials;
 use super::kernel::{self, Answer, Receiver};
-use super::owners::{Ownership, View, below};
+use super::owners::Ownership;
 use super::step::{Call, Handled, Step};
 use super::tracee::look_at;
+use super::view::{View, below};
 use super::{access, chown, create, exec, ids, moves, socket, stat, trace, write, xattr};
 
 /// How many threads answer.

@@ -20,6 +20,7 @@ mod chown;
 mod create;
 mod credentials;
 mod exec;
+mod identity;
 mod ids;
 mod kernel;
 mod layout;
@@ -33,14 +34,29 @@ mod stat;
 mod step;
 mod trace;
 mod tracee;
+mod view;
+mod wish;
 mod write;
 mod xattr;
 
 pub(super) use calls::{Arch, CALLS, Theme, When, is_for_others, wanted};
 pub(super) use kernel::install_listener;
 pub(super) use listener::{Supervised, supervise};
-pub use owners::{Ownership, Scope};
+pub use owners::Ownership;
 pub(super) use step::mark;
+
+/// What a supervisor answers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// Attributes that not every tree can hold are refused; a step that makes a device node is to
+    /// be run again with [`Scope::Nodes`].
+    Light,
+    /// Device nodes; owners and ids are the kernel's.
+    Nodes,
+    /// Device nodes, file capabilities, owners, and who a process is.
+    Full,
+}
 
 /// Who keeps the owners that a step gives to files.
 #[derive(Clone, Copy, Debug)]

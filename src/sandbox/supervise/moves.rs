@@ -3,9 +3,9 @@
 use std::os::fd::AsFd;
 
 use super::calls::Op;
-use super::owners::copy_up;
 use super::step::Call;
 use super::tracee::{At, Place, look_at, number};
+use super::view::copy_up;
 use crate::rootfs::Record;
 
 pub(super) fn relocate(call: &Call<'_>) {
@@ -58,7 +58,7 @@ fn settle(call: &Call<'_>, from: &Place, to: &Place) {
     }
     let (uid, gid) = call.owner_of(&status, &record.clone().unwrap_or_default());
     let record = match (record, call.step.scope()) {
-        (record, super::owners::Scope::Full) => {
+        (record, super::Scope::Full) => {
             Record { uid: Some(uid), gid: Some(gid), ..record.unwrap_or_default() }
         }
         (record, _) => record.unwrap_or_default(),

@@ -14,20 +14,21 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use rustix::fs::{Mode, OFlags};
 
+use super::Scope;
+use super::identity::{Entry, Identity, Key, birth_of, content_of, handle_of, key_of};
 use super::kernel::{self, Status};
 use super::parents::Parents;
 use super::tracee::look_at;
+use super::view::{View, copy_up, path_in};
 use crate::rootfs::{EntryPath, Lower, Record, Tree, Truth};
 
 /// How many of the last recorded files are held open: as long, their numbers aren't used again.
@@ -36,97 +37,6 @@ const PINNED: usize = 512;
 
 /// How many inodes are known to have nothing that is known of them.
 const NOTHING: usize = 100_000;
-
-/// What a supervisor answers for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scope {
-    /// Attributes that not every tree can hold are refused; a step that makes a device node is to
-    /// be run again with [`Scope::Nodes`].
-    Light,
-    /// Device nodes; owners and ids are the kernel's.
-    Nodes,
-    /// Device nodes, file capabilities, owners, and who a process is.
-    Full,
-}
-
-type Key = (u64, u64);
-
-fn key_of(status: &Status) -> Key {
-    let device = (u64::from(status.stx_dev_major) << 32) | u64::from(status.stx_dev_minor);
-    (device, status.stx_ino)
-}
-
-/// What tells a file from a later one of the same number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Identity {
-    Birth(i64, u32),
-    Handle(Box<[u8]>),
-    Unknown,
-}
-
-fn birth_of(status: &Status) -> Option<Identity> {
-    (status.stx_mask & libc::STATX_BTIME != 0)
-        .then_some(Identity::Birth(status.stx_btime.tv_sec, status.stx_btime.tv_nsec))
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    record: Record,
-    identity: Identity,
-    /// What was in it when it was last opened to be written: a change takes its capabilities.
-    opened: Option<Content>,
-}
-
-/// What tells whether a file was written. A new time alone doesn't, which `touch` sets, too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Content {
-    time: (i64, u32),
-    digest: [u8; 32],
-}
-
-fn time_of(status: &Status) -> (i64, u32) {
-    (status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec)
-}
-
-fn content_of(view: View<'_>, fd: BorrowedFd<'_>, status: &Status) -> io::Result<Content> {
-    let path = format!("{}/fd/{}", view.own, fd.as_raw_fd());
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    let mut hash = Sha256::new();
-    let mut piece = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(Content { time: time_of(status), digest: hash.finalize().into() }),
-            length => hash.update(&piece[..length]),
-        }
-    }
-}
-
-impl Entry {
-    /// Tells whether the file's capabilities are to be gone, as far as its descriptor tells.
-    fn was_written(&self, view: View<'_>, fd: Option<BorrowedFd<'_>>, status: &Status) -> bool {
-        match (&self.opened, fd) {
-            (Some(opened), Some(fd)) if opened.time != time_of(status) => {
-                content_of(view, fd, status).is_ok_and(|now| now.digest != opened.digest)
-            }
-            _ => false,
-        }
-    }
-}
-
-/// From where a file is looked at.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct View<'v> {
-    /// What leads to this process's descriptors.
-    pub(super) own: &'static str,
-    /// Where the tree's root is, or the folder below it that is `within`.
-    pub(super) root: &'v Path,
-    /// Which folder of the tree a process has for its root; empty for the tree's own root.
-    pub(super) within: &'v [u8],
-    /// The mount that the tree is seen through.
-    pub(super) mount: u64,
-}
 
 /// Remembers the owners, device nodes and file capabilities of a tree through the steps of a layer.
 pub struct Ownership {
@@ -447,26 +357,6 @@ impl Ownership {
     }
 }
 
-fn handle_of(fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
-    kernel::handle_of(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
-}
-
-/// The path of an open file in the tree.
-pub(super) fn path_in(view: View<'_>, fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
-    let path = format!("{}/fd/{}", view.own, fd.as_raw_fd());
-    below(view, &rustix::fs::readlinkat(CWD, path, Vec::new()).ok()?.into_bytes())
-}
-
-/// A path of the tree, from one that begins at the view's root.
-pub(super) fn below(view: View<'_>, path: &[u8]) -> Option<Vec<u8>> {
-    let root = view.root.as_os_str().as_bytes();
-    let root = root.strip_suffix(b"/").unwrap_or(root);
-    let rest = path.strip_prefix(root)?;
-    let rest = if rest.is_empty() { rest } else { rest.strip_prefix(b"/")? };
-    let parts = [view.within, rest];
-    Some(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&b'/'))
-}
-
 impl Truth for Ownership {
     fn is_empty(&self) -> bool {
         self.before.is_empty() && !self.has_entries.load(Ordering::Acquire)
@@ -506,17 +396,4 @@ impl Truth for Ownership {
         }
         self.remember(self.outside(), fd.as_fd(), None, record)
     }
-}
-
-/// Has overlay copy a file up, by giving it the mode that it has; a symlink, the owner.
-pub(super) fn copy_up(view: View<'_>, fd: BorrowedFd<'_>, status: &Status) -> io::Result<()> {
-    let mode = u32::from(status.stx_mode);
-    if mode & libc::S_IFMT == libc::S_IFLNK {
-        let owner = (Uid::from_raw(status.stx_uid), Gid::from_raw(status.stx_gid));
-        rustix::fs::chownat(fd, "", Some(owner.0), Some(owner.1), AtFlags::EMPTY_PATH)?;
-    } else {
-        let path = format!("{}/fd/{}", view.own, fd.as_raw_fd());
-        rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?;
-    }
-    Ok(())
 }

@@ -5,12 +5,13 @@ use std::os::fd::AsFd;
 
 use rustix::fs::CWD;
 
+use super::Scope;
 use super::calls::Op;
 use super::kernel::{self, Answer, Status};
 use super::layout::Layout;
-use super::owners::{Scope, below};
 use super::step::{Call, Handled};
 use super::tracee::{At, Place, id, number};
+use super::view::{below, path_in};
 use crate::rootfs::{DeviceKind, Record, Truth};
 
 /// The id that stands for all that aren't mapped.
@@ -84,7 +85,7 @@ pub(super) fn record_at(call: &Call<'_>, place: &Place, status: &Status) -> Opti
             return below(view, path.as_bytes());
         }
         let fd = place.open().ok()?;
-        super::owners::path_in(view, fd.as_fd())
+        path_in(view, fd.as_fd())
     };
     ownership.of(view, status, None, path)
 }

@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError, RwLock};
 
+use super::Scope;
 use super::calls::{Arch, Op};
 use super::credentials::Credentials;
 use super::kernel::{self, Answer, Notice, Status};
-use super::owners::{Ownership, Scope, View};
+use super::owners::Ownership;
 use super::trace::Request;
 use super::tracee::{At, Errno, Place, Tracee, errno, look_at};
+use super::view::View;
 use crate::rootfs::Record;
 
 /// The limit that means the table's first entry.

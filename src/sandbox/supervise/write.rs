@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{AtFlags, CWD, Mode};
 
-use super::owners::copy_up;
 use super::stat::record_at;
 use super::step::Call;
 use super::tracee::{At, Place, look_at};
+use super::view::copy_up;
 
 pub(super) fn truncate(call: &Call<'_>) {
     if is_of_interest(call)

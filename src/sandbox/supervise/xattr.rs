@@ -4,12 +4,13 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use super::Scope;
 use super::calls::Op;
 use super::kernel::{Answer, Status};
-use super::owners::{Scope, copy_up};
 use super::stat::record_at;
 use super::step::{Call, Handled};
 use super::tracee::{At, Errno, Place, id, look_at};
+use super::view::copy_up;
 use crate::rootfs::{Record, Truth};
 
 const CAPABILITY: &[u8] = b"security.capability";
