@@ -30,7 +30,7 @@ pub(super) fn birth_of(status: &Status) -> Option<Identity> {
         .then_some(Identity::Birth(status.stx_btime.tv_sec, status.stx_btime.tv_nsec))
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) record: Record,
     pub(super) identity: Identity,
@@ -68,20 +68,38 @@ pub(super) fn content_of(
 }
 
 impl Entry {
-    /// Tells whether the file's capabilities are to be gone, as far as its descriptor tells.
-    pub(super) fn was_written(
+    /// The same, as the file's descriptor tells by now: with what is in it, or without the
+    /// capabilities that a change took. `None` where nothing is new.
+    pub(super) fn renewed(
         &self,
         view: View<'_>,
         fd: Option<BorrowedFd<'_>>,
         status: &Status,
-    ) -> bool {
-        match (&self.opened, fd) {
-            (Some(opened), Some(fd)) if opened.time != time_of(status) => {
-                content_of(view, fd, status).is_ok_and(|now| now.digest != opened.digest)
-            }
-            _ => false,
+    ) -> Option<Entry> {
+        let (Some(opened), Some(fd)) = (&self.opened, fd) else { return None };
+        if opened.time == time_of(status) {
+            return None;
         }
+        let now = content_of(view, fd, status).ok()?;
+        let mut entry = self.clone();
+        if now.digest == opened.digest {
+            // A change within the clock's tick of this one would leave the same time.
+            entry.opened = is_past(time_of(status)).then_some(now).or(entry.opened);
+        } else {
+            entry.record.capability = Some(Vec::new());
+            entry.opened = None;
+        }
+        Some(entry)
     }
+}
+
+/// Tells whether what happens from now on gets a later time from the kernel, whose clock for files
+/// may stand still for some milliseconds.
+pub(super) fn is_past((seconds, nanoseconds): (i64, u32)) -> bool {
+    const MARGIN: i128 = 100_000_000;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let whole = |seconds: i64, rest: i128| i128::from(seconds) * 1_000_000_000 + rest;
+    whole(seconds, nanoseconds.into()) + MARGIN < whole(now.tv_sec, now.tv_nsec.into())
 }
 
 pub(super) fn handle_of(fd: BorrowedFd<'_>) -> Option<Vec<u8>> {

@@ -176,7 +176,7 @@ const BUSY: u32 = 64;
 
 /// Tells whether an answer may take long enough for another thread to be of use.
 fn takes_long(theme: Theme) -> bool {
-    !matches!(theme, Theme::Stat | Theme::Xattr | Theme::GetId | Theme::Limit)
+    !matches!(theme, Theme::Stat | Theme::Xattr | Theme::SetXattr | Theme::GetId | Theme::Limit)
 }
 
 /// Answers calls until there are none any more.

@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::{Mode, OFlags};
 
 use super::Scope;
-use super::identity::{Entry, Identity, Key, birth_of, content_of, handle_of, key_of};
+use super::identity::{Entry, Identity, Key, birth_of, content_of, handle_of, is_past, key_of};
 use super::kernel::{self, Status};
 use super::parents::Parents;
 use super::tracee::look_at;
@@ -194,11 +194,16 @@ impl Ownership {
             (entry.clone(), same)
         };
         match entry {
-            (mut entry, true) => {
-                if entry.was_written(view, fd, status) {
-                    entry.record.capability = Some(Vec::new());
+            (entry, true) => {
+                let Some(renewed) = entry.renewed(view, fd, status) else {
+                    return Some(entry.record);
+                };
+                let record = renewed.record.clone();
+                let mut entries = self.entries_mut();
+                if let Some(held) = entries.get_mut(&key).filter(|held| **held == entry) {
+                    *held = renewed;
                 }
-                Some(entry.record)
+                Some(record)
             }
             (stale, false) => {
                 let mut entries = self.entries_mut();
@@ -244,8 +249,7 @@ impl Ownership {
     fn note_nothing(&self, status: &Status) {
         let Some(birth) = birth_of(status) else { return };
         // Another file with the number of one born just now could have been born as early as it.
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        if status.stx_btime.tv_sec >= now.tv_sec - 1 {
+        if !is_past((status.stx_btime.tv_sec, status.stx_btime.tv_nsec)) {
             return;
         }
         let mut nothing = self.nothing.write().unwrap_or_else(PoisonError::into_inner);
