@@ -282,7 +282,7 @@ fn a_difference_names_the_step_that_wrote_it() {
     ];
     let mut recipe = "about = \"three steps\"\n".to_owned();
     for (name, script) in steps {
-        recipe.push_str(&format!("[[step]]\nname = \"{name}\"\nscript = '''\\n{script}\\n'''\n"));
+        recipe.push_str(&format!("[[step]]\nname = \"{name}\"\nscript = '''\n{script}\n'''\n"));
     }
     project.write("layers/local/layer.toml", recipe);
     online(&project, &web, &["lock", "built"]).ok();
