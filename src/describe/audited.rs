@@ -1,5 +1,5 @@
 //! What an audit came to, as a statement about the image: in-toto's predicate `test-result`, with one
-//! test for the index and one for each platform, and below [`DETAILS`] what it has no member for.
+//! test for the index and one for each platform, and below `DETAILS` what it has no member for.
 //!
 //! ```text
 //! result         PASSED: the same digest; WARNED: the same content; FAILED: other content

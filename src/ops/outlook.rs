@@ -66,7 +66,7 @@ pub struct LayerPlan {
 /// The state of a layer that is there.
 const CACHED: &str = "cached";
 
-/// Tells what [`build()`] would do; of a registry, only the base's documents are asked for.
+/// Tells what [`super::build()`] would do; of a registry, only the base's documents are asked for.
 pub fn plan(options: &BuildOptions, context: &Context<'_>) -> Result<Vec<PlanReport>, Error> {
     let store = context.open()?;
     options.names.iter().map(|name| plan_one(name, options, &store, context)).collect()
