@@ -2,7 +2,6 @@
 //! compression is left as a job to be run beside the next layer.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ use super::pack::Pack;
 use super::step::{self, Stage};
 use super::trees::{LayerId, Trees};
 use super::workplace::{Place, Workplace};
-use super::written::Marks;
+use super::written::{Marks, clock};
 use super::{Base, Error, HomeFiles, Options};
 
 /// How many of the paths below home a warning names.
@@ -292,7 +291,7 @@ impl<'a> Maker<'a> {
         let Place { folder, in_memory, .. } = place;
         let keeper = self.keeper(&tree, lowers)?;
         let truth = keeper.truth();
-        let start = file_clock(&home)?;
+        let (start, _) = clock(&home)?;
         let marks = self.options.written.map(|_| Marks::begin(&home)).transpose()?;
         let host = self.options.host;
         let single = self.options.mode == Mode::Single;
@@ -334,8 +333,8 @@ impl<'a> Maker<'a> {
         // A layer that nothing was fetched for has a record that says so.
         let recorded = || netlog.as_ref().map(|netlog| netlog.record().fetches);
         let fetches = host.recorder.map(|_| recorded().unwrap_or_default());
-        let times =
-            normalise::Times { start, end: file_clock(&home)?, source_date: layer.source_date };
+        let (end, _) = clock(&home)?;
+        let times = normalise::Times { start, end, source_date: layer.source_date };
         clear_scratch(&folder)?;
 
         let excluded = step::excluded();
@@ -427,13 +426,6 @@ fn ledger_of(tree: &PlainTree, changes: &Changes, truth: &dyn Truth) -> Result<L
         .map(|change| change.path)
         .collect();
     Ok(Ledger::of(tree.merged(), present.iter().map(Vec::as_slice), truth)?)
-}
-
-/// Reads the clock of a folder's file system, which is the one that times of files come from.
-fn file_clock(folder: &Path) -> Result<i64, Error> {
-    let path = folder.join("clock");
-    fs::write(&path, b"").at("write", &path)?;
-    Ok(fs::metadata(&path).at("look at", &path)?.mtime())
 }
 
 /// Frees what the steps left in the layer's scratch; the tree stays, the next layer stands on it.

@@ -52,7 +52,7 @@ impl Written {
 }
 
 /// Seconds and nanoseconds since 1970.
-type Stamp = (i64, i64);
+pub(super) type Stamp = (i64, i64);
 
 fn changed(metadata: &Metadata) -> Stamp {
     (metadata.ctime(), metadata.ctime_nsec())
@@ -111,7 +111,8 @@ impl<'a> Marks<'a> {
     }
 }
 
-fn clock(folder: &Path) -> Result<Stamp, Error> {
+/// Reads the clock of a folder's file system, which is the one that times of files come from.
+pub(super) fn clock(folder: &Path) -> Result<Stamp, Error> {
     let path = folder.join("clock");
     fs::write(&path, b"").at("write", &path)?;
     Ok(changed(&fs::metadata(&path).at("look at", &path)?))
