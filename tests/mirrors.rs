@@ -320,6 +320,9 @@ fn a_name_without_a_registry_is_an_alias_or_in_the_one_registry_that_is_searched
 
     write(&project, "unqualified-search-registries = [\"TWO\"]\n", &both);
     assert_eq!(pull(&project, "thing:1").ok(), digest);
+    let shown = project.run(&["show", "--remote", "thing:1", "--json"]).json();
+    assert_eq!(shown["digest"], *digest);
+    project.run(&["sbom", "--remote", "--read", "thing:1"]).ok();
     let text = "unqualified-search-registries = [\"ONE\", \"TWO\"]\n";
     write(&project, text, &both);
     let before = (one.log().len(), two.log().len());

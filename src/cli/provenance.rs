@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let super::sbom::One { reference, platform, remote } = &args.image;
     if let Some(folder) = &args.unpack {
         let options = ops::SourcesOptions {
-            reference: reference.in_store(context)?,
+            reference: reference.of(*remote, context)?,
             remote: *remote,
             platform: platform.clone(),
             folder: context.absolute(folder),
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
         });
     }
     let options = ops::ProvenanceOptions {
-        reference: reference.in_store(context)?,
+        reference: reference.of(*remote, context)?,
         remote: *remote,
         platform: platform.clone(),
         access: args.credentials.access(context)?,

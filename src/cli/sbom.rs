@@ -55,7 +55,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::SbomOptions {
-        reference: args.image.reference.in_store(context)?,
+        reference: args.image.reference.of(args.image.remote, context)?,
         remote: args.image.remote,
         attached: !args.read && !args.table,
         platform: args.image.platform.clone(),

@@ -30,11 +30,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::ShowOptions {
-        reference: if args.remote {
-            args.reference.in_registry(context)?
-        } else {
-            args.reference.in_store(context)?
-        },
+        reference: args.reference.of(args.remote, context)?,
         remote: args.remote,
         platform: args.platform.clone(),
         access: args.credentials.access(context)?,

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use ocibuild::oci::Reference;
 use ocibuild::ops;
 
 use super::context::Context;
+use super::typed::Typed;
 use super::{Outcome, render};
 
 /// The variable with an encrypted key's password, the same as cosign's.
@@ -25,7 +25,7 @@ the image stays as it is. What the key has signed before is not signed again.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "REF")]
-    reference: Reference,
+    reference: Typed,
     /// The private key: PKCS #8 or EC in PEM, or cosign's with its password in `COSIGN_PASSWORD`
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
@@ -41,7 +41,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Outcome {
     let options = ops::SignOptions {
-        reference: args.reference.clone(),
+        reference: args.reference.in_registry(context)?,
         key: context.absolute(&args.key),
         password: context.variable(PASSWORD).map(str::to_owned),
         tag: args.tag,

@@ -26,6 +26,11 @@ impl Typed {
         ops::full_name(&self.0, ops::Whereabouts::Registry, &context.ops())
     }
 
+    /// Returns the name of an image in the store, or, if `remote`, in a registry.
+    pub(crate) fn of(&self, remote: bool, context: &Context) -> Result<Reference, ops::Error> {
+        if remote { self.in_registry(context) } else { self.in_store(context) }
+    }
+
     /// Returns the names of images in the store.
     pub(crate) fn all_in_store(
         names: &[Typed],
