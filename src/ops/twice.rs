@@ -131,9 +131,17 @@ struct Circumstances {
 
 impl Circumstances {
     fn of(options: &TwiceOptions, processors: u32, context: &Context<'_>) -> Circumstances {
-        let first = Build { mode: options.mode.clone(), ..Build::default() };
-        let second_mode = options.mode.clone().unwrap_or_else(|| "single".to_owned());
-        let plain = context.tree == TreeRequest::Auto;
+        let (threads, tree) = (context.threads, context.tree);
+        let (mode, memory) = (options.mode.clone(), context.memory);
+        let first = Build { mode, memory, threads, tree, other: false, one_processor: false };
+        let second = Build {
+            mode: Some(options.mode.clone().unwrap_or_else(|| "single".to_owned())),
+            memory: Some(0),
+            threads: if threads > 1 { 1 } else { 2 },
+            tree: if tree == TreeRequest::Auto { TreeRequest::Plain } else { tree },
+            other: true,
+            one_processor: processors > 1,
+        };
         let mut varied = Vec::new();
         let mut vary = |what, first: &str, second: &str| {
             let (first, second) = (first.to_owned(), second.to_owned());
@@ -143,7 +151,7 @@ impl Circumstances {
         vary("the builder's zone and locale", "the caller's", "Pacific/Chatham and C");
         vary("the builder's umask", "the caller's", "0077");
         vary("the store's path", "as called", "by a link of another name and length");
-        vary("threads", &context.threads.to_string(), if context.threads > 1 { "1" } else { "2" });
+        vary("threads", &threads.to_string(), &second.threads.to_string());
         let mut not_varied = vec![
             NotVaried {
                 what: "clock",
@@ -161,36 +169,38 @@ impl Circumstances {
                 reason: "they are this machine's".to_owned(),
             },
         ];
-        if plain {
-            vary("kind of trees", "an overlay, where one works", "a copy of the layers");
-        } else {
+        if second.tree == tree {
             let reason = "both have the one that was asked for".to_owned();
             not_varied.push(NotVaried { what: "kind of trees", reason });
+        } else {
+            vary("kind of trees", "an overlay, where one works", "a copy of the layers");
         }
         if let Some(mode) = &options.mode {
             let reason = format!("both are in mode {mode}, as was asked");
             not_varied.push(NotVaried { what: "user mode", reason });
         } else {
-            vary("user mode", "the best that this user has", &second_mode);
+            let second = second.mode.as_deref().unwrap_or_default();
+            vary("user mode", "the best that this user has", second);
         }
-        if processors > 1 {
+        if second.one_processor {
             vary("processors", &processors.to_string(), "1");
         } else {
             let reason = "this process may use one only".to_owned();
             not_varied.push(NotVaried { what: "processors", reason });
         }
-        let second =
-            Build { mode: Some(second_mode), other: true, plain, one_processor: processors > 1 };
         Circumstances { first, second, varied, not_varied }
     }
 }
 
 /// How one of the two builds is made.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Build {
     mode: Option<String>,
+    memory: Option<u64>,
+    threads: usize,
+    tree: TreeRequest,
+    /// Whether zone, locale, umask and the store's path are others than the caller's.
     other: bool,
-    plain: bool,
     one_processor: bool,
 }
 
@@ -242,18 +252,14 @@ fn run(
     if options.offline {
         command.arg("--offline");
     }
-    if build.other {
-        let threads = if context.threads > 1 { "1" } else { "2" };
-        command.args(["--memory", "0", "--threads", threads]);
-        command.env("TZ", "Pacific/Chatham").env("LC_ALL", "C");
-    } else {
-        command.args(["--threads", &context.threads.to_string()]);
-        if let Some(memory) = context.memory {
-            command.args(["--memory", &memory.to_string()]);
-        }
+    command.args(["--threads", &build.threads.to_string()]);
+    if let Some(memory) = build.memory {
+        command.args(["--memory", &memory.to_string()]);
     }
-    match context.tree {
-        _ if build.plain => command.args(["--tree", "plain"]),
+    if build.other {
+        command.env("TZ", "Pacific/Chatham").env("LC_ALL", "C");
+    }
+    match build.tree {
         TreeRequest::Auto => &mut command,
         TreeRequest::Overlay => command.args(["--tree", "overlay"]),
         TreeRequest::Plain => command.args(["--tree", "plain"]),
