@@ -138,16 +138,16 @@ pub fn check(options: &CheckOptions, context: &Context<'_>) -> Result<CheckRepor
 impl CheckReport {
     /// Adds what a bundle says of a subject.
     fn bundle(&mut self, bytes: &[u8], subject: Digest, signers: &[Key<'_>], auditors: &[Key<'_>]) {
+        let bundle = Bundle::read(bytes).ok();
         let by = |keys: &[Key<'_>]| {
-            let bundle = Bundle::read(bytes).ok()?;
+            let bundle = bundle.as_ref()?;
             let claim = |one: &Key<'_>| {
                 let statement = Statement::read(bundle.verify(&one.key).ok()?)?;
                 Some((one.path.to_owned(), statement))
             };
             keys.iter().find_map(claim).filter(|(_, statement)| statement.is_about(subject))
         };
-        let signed = by(signers);
-        let audited = by(auditors);
+        let (signed, audited) = (by(signers), by(auditors));
         if signed.is_none() && audited.is_none() {
             self.others += 1;
             return;

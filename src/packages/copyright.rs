@@ -2,8 +2,8 @@
 //! of all files of a source package, as one SPDX expression.
 //!
 //! A licence is told where each of the names in a file is one that the format defines, or that is
-//! SPDX's own. Where one is not (`public-domain`, a maintainer's `custom-1`, `Artistic`, of which there are two),
-//! nothing is.
+//! SPDX's own. Where one is not (`public-domain`, a maintainer's `custom-1`, `Artistic`, of which
+//! there are two), nothing is.
 
 /// Returns the package whose copyright file a path is.
 pub fn of_file(path: &str) -> Option<&str> {
@@ -23,6 +23,7 @@ pub fn licence(text: &str) -> Option<String> {
     let mut all: Vec<String> = Vec::new();
     let mut is_head = true;
     for paragraph in text.split("\n\n") {
+        // Of a folded field the first line counts: the others are the licence's own words.
         let field = |name: &str| {
             paragraph.lines().find_map(|line| {
                 let (has, value) = line.split_once(':')?;
@@ -132,16 +133,7 @@ fn one(name: &str) -> Option<String> {
 fn gnu(family: &str, version: &str, later: bool) -> Option<String> {
     let version = match version {
         "1" | "2" | "3" => format!("{version}.0"),
-        point
-            if point.split_once('.').is_some_and(|(major, minor)| {
-                [major, minor]
-                    .iter()
-                    .all(|part| part.len() == 1 && part.as_bytes()[0].is_ascii_digit())
-            }) =>
-        {
-            point.to_owned()
-        }
-        _ => return None,
+        point => point.to_owned(),
     };
     let end = if later { "or-later" } else { "only" };
     // Without the family's odd cases there are versions that never were.

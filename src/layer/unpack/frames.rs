@@ -67,6 +67,7 @@ pub(super) struct Frames<'a> {
     taken: u64,
     /// Bytes of the current entry that nobody has read, and the padding after them.
     unread: u64,
+    /// How many of these are the padding.
     padding: u64,
     headers: u64,
     /// Bytes that files have beyond their data.
