@@ -1,7 +1,6 @@
 //! Images built again from their locks, by others, elsewhere and without a network; and what an audit
 //! says where that fails.
 
-use std::path::Path;
 use std::process::Command;
 
 use base64::Engine as _;
@@ -12,8 +11,8 @@ use serde_json::Value;
 use crate::describe::get_json;
 use crate::support::cli::{Project, Ran, Who, binary, copy_tree};
 use crate::support::registry::Registry;
-use crate::support::run;
 use crate::support::upstream::Upstream;
+use crate::support::{run, schema};
 
 const PAGE: &str = "http://pages.example/page";
 const EARLY: &str = "Mon, 02 Jun 2025 12:00:00 GMT";
@@ -35,13 +34,6 @@ fn published(who: Who, script: &str) -> (Project, Upstream, String) {
 
 fn online(project: &Project, web: &Upstream, arguments: &[&str]) -> Ran {
     Ran::of(project.command(arguments).env("http_proxy", web.address()))
-}
-
-fn schema(name: &str) -> jsonschema::Validator {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(name);
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    jsonschema::meta::validate(&schema).unwrap();
-    jsonschema::validator_for(&schema).unwrap()
 }
 
 /// Makes a pair of keys without a password.

@@ -138,22 +138,8 @@ fn what_others_pushed_is_a_base() {
         c=$(buildah from localhost/two); buildah config --env THEIRS=1 --user 1000:100 $c
         buildah commit -q $c three >/dev/null
         buildah push -q --tls-verify=false localhost/three docker://$1";
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", &name])
-        .current_dir(project.path("."))
-        .env("STORAGE_DRIVER", "overlay")
-        .env("BUILDAH_ISOLATION", "chroot")
-        .env("CONTAINERS_STORAGE_CONF", project.path("storage.conf"));
-    let folder = project.path("");
-    project.write(
-        "storage.conf",
-        format!(
-            "[storage]\ndriver = \"overlay\"\nrunroot = \"{0}run\"\ngraphroot = \"{0}graph\"\n",
-            folder.display()
-        ),
-    );
-    run(&mut command);
+    let storage = Podman::new();
+    run(&mut storage.buildah(script, &name, &project.path("")));
     project
         .script(
             "over",

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::browser::Page;
 use crate::support::cli::{Project, Ran};
-use crate::support::{run, temp_dir};
+use crate::support::{run, schema, temp_dir};
 
 /// A root file system as a tar, entry by entry.
 struct Tree(tar::Builder<Vec<u8>>);
@@ -90,11 +90,7 @@ fn compared(project: &Project) -> Value {
 }
 
 fn fits_schema(report: &Value) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/diff.schema.json");
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    jsonschema::meta::validate(&schema).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    if let Err(error) = validator.validate(report) {
+    if let Err(error) = schema("diff.schema.json").validate(report) {
         panic!("{error}");
     }
 }

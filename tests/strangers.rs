@@ -70,24 +70,19 @@ fn strangers() -> Registry {
     registry
 }
 
+/// A document as skopeo gets it.
+fn document(name: &str) -> Vec<u8> {
+    let mut command = Command::new("skopeo");
+    command.args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
+    run(&mut command).stdout
+}
+
 fn raw(name: &str) -> serde_json::Value {
-    let output = run(Command::new("skopeo").args([
-        "inspect",
-        "--raw",
-        "--tls-verify=false",
-        &format!("docker://{name}"),
-    ]));
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_slice(&document(name)).unwrap()
 }
 
 fn digest(name: &str) -> String {
-    let output = run(Command::new("skopeo").args([
-        "inspect",
-        "--raw",
-        "--tls-verify=false",
-        &format!("docker://{name}"),
-    ]));
-    image::digest(&output.stdout)
+    image::digest(&document(name))
 }
 
 /// The digests of an image's layers, and their kinds.
@@ -162,14 +157,6 @@ fn buildah_builds_on_what_was_pushed_and_skopeo_makes_schema_2_of_it() {
     project.build("small");
     let name = registry.image("small:1");
     project.run(&["push", "localhost/small", "--to", &name]).ok();
-    let folder = project.path("");
-    project.write(
-        "storage.conf",
-        format!(
-            "[storage]\ndriver = \"overlay\"\nrunroot = \"{0}run\"\ngraphroot = \"{0}graph\"\n",
-            folder.display()
-        ),
-    );
     let script = "set -eu
         c=$(buildah from --tls-verify=false docker://$1/small:1)
         m=$(buildah mount $c); cat $m/srv/own; echo theirs > $m/srv/theirs; buildah umount $c >/dev/null
@@ -177,13 +164,8 @@ fn buildah_builds_on_what_was_pushed_and_skopeo_makes_schema_2_of_it() {
         buildah push -q --tls-verify=false localhost/more docker://$1/more:1
         skopeo copy -q --format v2s2 --src-tls-verify=false --dest-tls-verify=false \
             docker://$1/small:1 docker://$1/docker:1";
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", &registry.host()])
-        .current_dir(&folder)
-        .env("STORAGE_DRIVER", "overlay")
-        .env("BUILDAH_ISOLATION", "chroot")
-        .env("CONTAINERS_STORAGE_CONF", project.path("storage.conf"));
+    let podman = Podman::new();
+    let mut command = podman.buildah(script, &registry.host(), &project.path(""));
     assert_eq!(String::from_utf8_lossy(&run(&mut command).stdout), "own\n");
     let (small, _) = layers(&registry, "small:1");
     assert_eq!(

@@ -199,6 +199,12 @@ fn keeper(
     (double, kept)
 }
 
+/// What a registry says of an upload that it has kept so much of.
+fn so_far(kept: &[u8]) -> Reply {
+    let reply = Reply::new(204).with("Range", &format!("0-{}", kept.len() - 1));
+    reply.with("Location", &format!("/up/1?s={}", kept.len()))
+}
+
 #[test]
 fn what_the_registry_kept_of_a_broken_upload_is_not_sent_again() {
     let bytes = noise(3_000_000, 5);
@@ -212,10 +218,7 @@ fn what_the_registry_kept_of_a_broken_upload_is_not_sent_again() {
             kept.extend_from_slice(&request.body[..500_000]);
             Some(Reply::new(503))
         }
-        "GET" if request.target.starts_with("/up/1") => {
-            let reply = Reply::new(204).with("Range", &format!("0-{}", kept.len() - 1));
-            Some(reply.with("Location", &format!("/up/1?s={}", kept.len())))
-        }
+        "GET" if request.target.starts_with("/up/1") => Some(so_far(kept)),
         _ => None,
     });
     assert_eq!(put(&open(&format!("{}/a/b:1", double.host())), &bytes).unwrap(), Placed::Written);
@@ -285,10 +288,7 @@ fn a_registry_that_takes_small_pieces_only_gets_them_where_an_upload_broke() {
         }
         "PATCH" if request.body.len() > 4 << 20 => Some(Reply::new(416)),
         "POST" => Some(Reply::new(202).with("Location", "/up/1?s=0")),
-        "GET" if request.target.starts_with("/up/1") => {
-            let reply = Reply::new(204).with("Range", &format!("0-{}", kept.len() - 1));
-            Some(reply.with("Location", &format!("/up/1?s={}", kept.len())))
-        }
+        "GET" if request.target.starts_with("/up/1") => Some(so_far(kept)),
         _ => None,
     });
     assert_eq!(put(&open(&format!("{}/a/b:1", double.host())), &bytes).unwrap(), Placed::Written);
@@ -310,10 +310,7 @@ fn a_piece_whose_answer_was_lost_is_not_sent_again() {
                 Reply::new(502)
             })
         }
-        "GET" if request.target.starts_with("/up/1") && !kept.is_empty() => {
-            let reply = Reply::new(204).with("Range", &format!("0-{}", kept.len() - 1));
-            Some(reply.with("Location", &format!("/up/1?s={}", kept.len())))
-        }
+        "GET" if request.target.starts_with("/up/1") && !kept.is_empty() => Some(so_far(kept)),
         _ => None,
     });
     assert_eq!(put(&open(&format!("{}/a/b:1", double.host())), &bytes).unwrap(), Placed::Written);
@@ -335,10 +332,7 @@ fn an_upload_that_gets_further_each_time_may_break_often() {
                 kept.extend_from_slice(&request.body[..most]);
                 Some(Reply::new(502))
             }
-            "GET" if request.target.starts_with("/up/1") => {
-                let reply = Reply::new(204).with("Range", &format!("0-{}", kept.len() - 1));
-                Some(reply.with("Location", &format!("/up/1?s={}", kept.len())))
-            }
+            "GET" if request.target.starts_with("/up/1") => Some(so_far(kept)),
             _ => None,
         })
     };

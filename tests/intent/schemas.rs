@@ -8,6 +8,7 @@ use ocibuild::{definition, lock, recipe};
 use serde_json::Value;
 
 use super::package;
+use crate::support::schema;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -16,13 +17,6 @@ enum Verdict {
     Shape,
     /// Wrong in a way that a schema need not see.
     Meaning,
-}
-
-fn schema(name: &str) -> Validator {
-    let text = std::fs::read_to_string(package().join("schemas").join(name)).unwrap();
-    let schema: Value = serde_json::from_str(&text).unwrap();
-    jsonschema::meta::validate(&schema).unwrap();
-    jsonschema::validator_for(&schema).unwrap()
 }
 
 fn verdict_on(problems: Problems) -> Verdict {

@@ -22,6 +22,7 @@ pub(crate) mod weather;
 pub(crate) mod web;
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output};
 
 pub(crate) use tempfile::TempDir;
@@ -34,6 +35,14 @@ pub(crate) fn temp_dir() -> TempDir {
 /// Returns a port of 127.0.0.1 on which nobody listened a moment ago.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Reads one of the repository's own schemas, which has to be a good one.
+pub(crate) fn schema(name: &str) -> jsonschema::Validator {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(name);
+    let schema = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    jsonschema::validator_for(&schema).unwrap()
 }
 
 /// Runs a tool that the tests need and returns its output; one that fails or is missing fails the

@@ -32,6 +32,18 @@ impl Podman {
         Podman { dir }
     }
 
+    /// A script that calls buildah, which shares the storage; `$1` in it is `argument`.
+    pub(crate) fn buildah(&self, script: &str, argument: &str, folder: &Path) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", argument])
+            .current_dir(folder)
+            .env("STORAGE_DRIVER", "overlay")
+            .env("BUILDAH_ISOLATION", "chroot")
+            .env("CONTAINERS_STORAGE_CONF", self.dir.path().join("storage.conf"));
+        command
+    }
+
     /// A podman command.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("unshare");
