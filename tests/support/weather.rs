@@ -1,6 +1,7 @@
 //! Bad weather between a client and a real registry: a proxy that on a seeded schedule cuts
 //! connections, delays, refuses, shortens, flips a byte, sends a blob's readers to another host,
-//! forgets upload sessions, and does what it was asked but loses the answer.
+//! forgets upload sessions, and does what it was asked but loses the answer. It may take small requests
+//! only.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -30,6 +31,8 @@ pub(crate) enum Event {
     Forget,
     /// The registry did it, and nobody hears of that.
     LoseAnswer,
+    /// The request is too large to be passed on.
+    TooLarge,
 }
 
 /// The proxy. Its threads end with the test's process.
@@ -44,6 +47,8 @@ struct Sky {
     /// Where the same blobs are had without any weather, under another name.
     elsewhere: String,
     seed: u64,
+    /// No request may be larger.
+    limit: u64,
     requests: AtomicU64,
     fair: Arc<AtomicBool>,
     happened: Arc<Mutex<Vec<Event>>>,
@@ -53,6 +58,11 @@ impl Weather {
     /// Stands before the registry at `server`; what happens follows from the seed and the order in
     /// which requests come.
     pub(crate) fn over(server: &str, seed: u64) -> Weather {
+        Weather::over_with_limit(server, seed, u64::MAX)
+    }
+
+    /// The same, with a limit for what a request may bring.
+    pub(crate) fn over_with_limit(server: &str, seed: u64, limit: u64) -> Weather {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (fair, happened) = (Arc::new(AtomicBool::new(false)), Arc::default());
@@ -60,6 +70,7 @@ impl Weather {
             server: server.to_owned(),
             elsewhere: server.replace("127.0.0.1", "localhost"),
             seed,
+            limit,
             requests: AtomicU64::new(0),
             fair: Arc::clone(&fair),
             happened: Arc::clone(&happened),
@@ -91,7 +102,11 @@ impl Weather {
 
 impl Sky {
     /// Chooses what happens to a request, or nothing, and a number to do it by.
-    fn choose(&self, method: &str, target: &str) -> (Option<Event>, u64) {
+    fn choose(&self, method: &str, target: &str, length: u64) -> (Option<Event>, u64) {
+        if length > self.limit {
+            self.happened.lock().unwrap().push(Event::TooLarge);
+            return (Some(Event::TooLarge), 0);
+        }
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
         let mut state = (self.seed << 20 | number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for shift in [30, 27, 31] {
@@ -126,11 +141,14 @@ impl Sky {
         let request = read_head(&mut from_client)?;
         let mut words = request.split(' ');
         let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        let (event, number) = self.choose(method, target);
+        let length = header(&request, "content-length").and_then(|text| text.parse().ok());
+        let length = length.unwrap_or(0);
+        let (event, number) = self.choose(method, target, length);
         let instead = match event {
             Some(Event::Refuse(429)) => Some(("429", "Retry-After: 0".to_owned(), "")),
             Some(Event::Refuse(503)) => Some(("503", "X: X".to_owned(), "")),
             Some(Event::Refuse(502)) => Some(("502", "X: X".to_owned(), "")),
+            Some(Event::TooLarge) => Some(("413", "X: X".to_owned(), "")),
             Some(Event::Refuse(_)) => Some(("500", "X: X".to_owned(), "")),
             Some(Event::Forget) => {
                 Some(("404", "X: X".to_owned(), r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}"#))
@@ -142,8 +160,7 @@ impl Sky {
         };
         if let Some((status, more, body)) = instead {
             // All of the request is taken, so that the client comes to read this.
-            let length = header(&request, "content-length").and_then(|text| text.parse().ok());
-            io::copy(&mut from_client.take(length.unwrap_or(0)), &mut io::sink())?;
+            io::copy(&mut from_client.take(length), &mut io::sink())?;
             let length = body.len();
             write!(
                 &mut &*client,
