@@ -174,7 +174,7 @@ fn a_token_that_ends_within_an_upload_is_replaced_where_that_goes_on() {
         // All at once: the registry looked at the token when it began.
         let bytes = noise(3_000_000, 80);
         let blob = Descriptor::of(media_type::LAYER_GZIP, &bytes);
-        let open = || -> Result<Stream<'_>, ocibuild::transfer::Error> {
+        let open = |_| -> Result<Stream<'_>, ocibuild::transfer::Error> {
             Ok(Box::new(Slow::of(&bytes, long)))
         };
         let placed = repository.put_blob(&blob, &Body::new(&open, &[]), &task()).unwrap();

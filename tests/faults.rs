@@ -264,7 +264,9 @@ pub(crate) fn put(
     bytes: &[u8],
 ) -> Result<Placed, Error> {
     let task = Task::start(&Silent, String::new(), None, Unit::Bytes);
-    let open = || -> Result<ocibuild::transfer::Stream<'_>, Error> { Ok(Box::new(bytes)) };
+    let open = |offset: u64| -> Result<ocibuild::transfer::Stream<'_>, Error> {
+        Ok(Box::new(&bytes[usize::try_from(offset).unwrap()..]))
+    };
     repository.put_blob(&layer(bytes), &Body::new(&open, &[]), &task)
 }
 

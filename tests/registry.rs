@@ -310,7 +310,7 @@ fn a_token_that_ends_sooner_than_it_said_is_replaced() {
             None,
             ocibuild::report::Unit::Bytes,
         );
-        let open = || memory.blob(&layer, 0);
+        let open = |offset| memory.blob(&layer, offset);
         let body = ocibuild::transfer::Body::new(&open, &[]);
         assert_eq!(repository.put_blob(&layer, &body, &task).unwrap(), Placed::Written);
         assert_eq!(fetch(&repository, &layer, 1 << 20).unwrap().len(), 200_000);

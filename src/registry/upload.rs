@@ -246,10 +246,9 @@ impl Repository {
         let size = descriptor.size;
         let sizes = &self.host.sizes;
         let several = several || sizes.has_limit();
-        let mut stream = body.open().map_err(UploadError::Body)?;
+        let stream = body.open_at(session.have).map_err(UploadError::Body)?;
         let of_stream =
             |error| UploadError::Body(transfer::Error::of_stream(descriptor.digest, error));
-        io::copy(&mut (&mut stream).take(session.have), &mut io::sink()).map_err(of_stream)?;
         task.restart(session.have);
         let stream = Mutex::new(stream);
         let mut at = session.have;

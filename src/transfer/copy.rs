@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::oci::{Descriptor, Digest, Document, Index, Platform, media_type};
 use crate::report::{Report, STOPPED, Task, Unit};
 
+use super::verify::Marks;
 use super::{Body, Error, Placed, Sink, Source, Stream, Verify};
 
 /// Indexes may lie in indexes; nobody nests them deeper than this.
@@ -284,9 +285,15 @@ fn copy_blob(
     for other in &options.fallbacks {
         origins.extend(other.origins(blob));
     }
-    let open = || -> Result<Stream<'_>, Error> {
-        let stream = first_of(source, &options.fallbacks, |source| source.blob(blob, 0))?;
-        Ok(Box::new(Stoppable { inner: Verify::new(stream, blob), stop }))
+    let marks = Arc::new(Marks::default());
+    let open = |offset: u64| -> Result<Stream<'_>, Error> {
+        let mark = marks.before(offset);
+        let at = mark.at;
+        let stream = first_of(source, &options.fallbacks, |source| source.blob(blob, at))?;
+        let mut inner = Verify::from_mark(stream, blob, mark, &marks);
+        io::copy(&mut inner.by_ref().take(offset - at), &mut io::sink())
+            .map_err(|error| Error::of_stream(blob.digest, error))?;
+        Ok(Box::new(Stoppable { inner, stop }))
     };
     let body = Body::new(&open, &origins);
     let placed = match sink.put_blob(blob, &body, &task) {
@@ -298,6 +305,7 @@ fn copy_blob(
         // Bytes that were changed on the way may come right the second time.
         Err(error @ (Error::WrongDigest { .. } | Error::TooShort { .. })) => {
             report.detail(&format!("{error}; asking once more"));
+            marks.clear();
             for one in options.fallbacks.iter().copied().chain([source]) {
                 one.distrust(blob.digest);
             }

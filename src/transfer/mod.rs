@@ -104,10 +104,13 @@ pub trait Sink: Sync {
     fn read_back(&self, descriptor: &Descriptor) -> Result<Document, Error>;
 }
 
+/// Opens the bytes of one blob from an offset on.
+pub type Open<'a> = dyn Fn(u64) -> Result<Stream<'a>, Error> + Sync + 'a;
+
 /// The bytes of one blob, to be opened as often as a sink needs: a registry that asks for a new token
-/// in the middle of an upload wants them again from the start.
+/// in the middle of an upload wants them again from the start, one that kept a part wants the rest.
 pub struct Body<'a> {
-    open: &'a (dyn Fn() -> Result<Stream<'a>, Error> + Sync + 'a),
+    open: &'a Open<'a>,
     origins: &'a [Reference],
 }
 
@@ -119,10 +122,7 @@ impl std::fmt::Debug for Body<'_> {
 
 impl<'a> Body<'a> {
     /// Makes a body of the function that opens it and the repositories that hold the same blob.
-    pub fn new(
-        open: &'a (dyn Fn() -> Result<Stream<'a>, Error> + Sync + 'a),
-        origins: &'a [Reference],
-    ) -> Body<'a> {
+    pub fn new(open: &'a Open<'a>, origins: &'a [Reference]) -> Body<'a> {
         Body { open, origins }
     }
 
@@ -130,7 +130,13 @@ impl<'a> Body<'a> {
     /// fails, at the latest at its end, unless size and digest are the descriptor's, so that a sink
     /// which read it to the end without an error need not hash again.
     pub fn open(&self) -> Result<Stream<'a>, Error> {
-        (self.open)()
+        self.open_at(0)
+    }
+
+    /// Opens the bytes from an offset on that an earlier stream of this body has passed. It verifies
+    /// itself as one from the start does, as long as the bytes before are those that passed.
+    pub fn open_at(&self, offset: u64) -> Result<Stream<'a>, Error> {
+        (self.open)(offset)
     }
 
     /// Returns the repositories that are known to hold the blob.

@@ -1,10 +1,49 @@
 //! A reader that is worth believing: it gives the bytes of a digest, or an error.
 
 use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::oci::{Descriptor, Digest, Hasher};
 
 use super::Error;
+
+/// How far apart marks are; as much is read again at most.
+const DISTANCE: u64 = 4 << 20;
+
+/// Where the streams of one blob have passed, and what they knew of its digest there: another one may
+/// begin at such a place instead of at the start.
+#[derive(Debug, Default)]
+pub(super) struct Marks(Mutex<Vec<Mark>>);
+
+/// One of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mark {
+    /// How many bytes had passed.
+    pub(super) at: u64,
+    hasher: Hasher,
+}
+
+impl Marks {
+    /// Returns the last place before an offset. Those behind it are forgotten: what passes there from
+    /// now on may be something else.
+    pub(super) fn before(&self, offset: u64) -> Mark {
+        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.retain(|mark| mark.at <= offset);
+        marks.last().cloned().unwrap_or_default()
+    }
+
+    /// Forgets all: what passed was wrong somewhere.
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn set(&self, at: u64, hasher: &Hasher) {
+        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if at >= marks.last().map_or(0, |mark| mark.at) + DISTANCE {
+            marks.push(Mark { at, hasher: hasher.clone() });
+        }
+    }
+}
 
 /// Passes bytes through and fails, at the latest where they end, on a wrong size or digest. Never
 /// reads past the size to give out more.
@@ -16,6 +55,7 @@ pub struct Verify<R> {
     digest: Digest,
     size: u64,
     count: u64,
+    marks: Option<Arc<Marks>>,
 }
 
 impl<R: Read> Verify<R> {
@@ -28,6 +68,22 @@ impl<R: Read> Verify<R> {
             digest: descriptor.digest,
             size: descriptor.size,
             count: 0,
+            marks: None,
+        }
+    }
+
+    /// Wraps a stream that begins at a mark, and sets more of them.
+    pub(super) fn from_mark(
+        inner: R,
+        descriptor: &Descriptor,
+        mark: Mark,
+        marks: &Arc<Marks>,
+    ) -> Verify<R> {
+        Verify {
+            hasher: Some(mark.hasher),
+            count: mark.at,
+            marks: Some(Arc::clone(marks)),
+            ..Verify::new(inner, descriptor)
         }
     }
 
@@ -71,6 +127,12 @@ impl<R: Read> Read for Verify<R> {
             hasher.update(&buffer[..read]);
         }
         self.count += read as u64;
+        // Nobody begins at the end.
+        if let (Some(marks), Some(hasher)) = (&self.marks, &self.hasher)
+            && self.count < self.size
+        {
+            marks.set(self.count, hasher);
+        }
         // The last bytes are given out only when they are right: a reader that stops at the size
         // must not miss the verdict.
         if self.count == self.size {
@@ -106,6 +168,32 @@ mod tests {
             read(b"kontent and more", b"content"),
             Err(Error::TooLong { expected: 7, .. })
         ));
+    }
+
+    #[test]
+    fn a_stream_that_begins_at_a_mark_verifies_the_whole() {
+        let content: Vec<u8> = (0..5 << 20).map(|at: u32| (at >> 7).to_le_bytes()[0]).collect();
+        let descriptor = Descriptor::of("x/y", &content);
+        let marks = Arc::new(Marks::default());
+        let from = |offset: u64, content: &[u8]| {
+            let mark = marks.before(offset);
+            let at = mark.at;
+            let rest = content[usize::try_from(at).unwrap()..].to_vec();
+            (at, Verify::from_mark(io::Cursor::new(rest), &descriptor, mark, &marks))
+        };
+        let (at, mut first) = from(0, &content);
+        assert_eq!(at, 0);
+        io::copy(&mut first.by_ref().take((9 << 20) / 2), &mut io::sink()).unwrap();
+        let (at, mut second) = from((9 << 20) / 2, &content);
+        assert!((DISTANCE..5 << 20).contains(&at), "{at}");
+        io::copy(&mut second, &mut io::sink()).unwrap();
+        // What was right before does not make right what comes.
+        let mut other = content.clone();
+        *other.last_mut().unwrap() ^= 1;
+        let (at, mut third) = from((9 << 20) / 2, &other);
+        assert!(at >= DISTANCE && io::copy(&mut third, &mut io::sink()).is_err());
+        // Before the first mark there is none.
+        assert_eq!(from(DISTANCE - 1, &content).0, 0);
     }
 
     #[test]
