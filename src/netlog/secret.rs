@@ -135,11 +135,15 @@ fn is_signature(name: &str) -> bool {
     matches!(name, "sig" | "signature" | "hmac" | "jwt" | "policy") || name.ends_with("-signature")
 }
 
-/// Hides the token in a path as channels of conda packages have it: `/t/TOKEN/channel`.
+/// Hides the token in a path as channels of conda packages have it: `/t/TOKEN/channel`. Archives of
+/// Debian and `PyPI` file what begins with that letter the same way, below `pool` and `source`.
 fn without_token(path: &str) -> Option<String> {
     let (before, rest) = path.split_once("/t/")?;
     let (token, after) = rest.split_once('/')?;
-    let looks_secret = token.len() >= 12
+    let is_filed = token.starts_with('t')
+        && before.split('/').any(|folder| matches!(folder, "pool" | "source"));
+    let looks_secret = !is_filed
+        && token.len() >= 12
         && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         && token.bytes().any(|byte| byte.is_ascii_digit());
     looks_secret.then(|| format!("{before}/t/{REDACTED}/{after}"))
@@ -166,7 +170,14 @@ mod tests {
             of("https://conda.a/t/xy-0123456789ab/main/noarch/repodata.json"),
             ("https://conda.a/t/REDACTED/main/noarch/repodata.json".to_owned(), true)
         );
-        assert_eq!(of("https://a/t/tables/x").0, "https://a/t/tables/x");
+        for open in [
+            "https://a/t/tables/x",
+            "http://a/debian/pool/main/t/twitter-bootstrap3/libjs-bootstrap_3.4.1_all.deb",
+            "https://a/packages/source/t/typing-extensions4/x.tar.gz",
+        ] {
+            assert_eq!(of(open), (open.to_owned(), false));
+        }
+        assert!(of("https://a/pool/t/xy-0123456789ab/main").1);
         assert_eq!(of("https://a/x?X-Api-Key=1").0, "https://a/x?X-Api-Key=REDACTED");
     }
 
