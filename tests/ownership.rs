@@ -117,6 +117,17 @@ fn what_programs_do_with_owners_is_the_same_with_one_id() {
     assert!(said.contains(&"33:45 711".to_owned()), "{said:?}");
 }
 
+/// A file in a set-gid folder is made by the supervisor, which then holds it.
+#[test]
+fn a_program_that_was_just_written_can_be_executed() {
+    let said = alike(
+        "mkdir /srv/d; chown 0:60 /srv/d; chmod 2775 /srv/d; cd /srv/d
+        for n in $(seq 200); do cp /bin/true p$n; ./p$n || echo $n; done
+        stat -c %u:%g p200",
+    );
+    assert_eq!(said, ["0:60"]);
+}
+
 #[test]
 fn who_a_process_is_is_the_same_with_one_id() {
     let said = alike(

@@ -266,7 +266,7 @@ fn make(
                 own_natively(call, &file)?;
             }
             call.remember(file.as_fd(), Some(Record::default()), &record)?;
-            return hand_over(call, &file, *flags);
+            return hand_over(call, file, *flags);
         }
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -318,13 +318,13 @@ fn unnamed(
         .map_err(rustix::io::Errno::raw_os_error)?;
     let record = Record { uid: Some(uid), gid: Some(gid), ..Record::default() };
     call.remember(file.as_fd(), Some(Record::default()), &record)?;
-    hand_over(call, &file, flags)
+    hand_over(call, file, flags)
 }
 
 /// Gives the process a file that it asked to open with `flags`.
-fn hand_over(call: &Call<'_>, file: &OwnedFd, flags: u64) -> Handled {
+fn hand_over(call: &Call<'_>, file: OwnedFd, flags: u64) -> Handled {
     let close = id(flags).cast_signed() & libc::O_CLOEXEC != 0;
-    call.give(file.as_fd(), close)
+    call.give(file, close)
 }
 
 /// Gives what the supervisor made the ids of the process: it is root, and the process may not be.

@@ -22,6 +22,8 @@ const CONTINUE: u32 = 1;
 const ADD_FD_AND_SEND: u32 = 2;
 const NEW_LISTENER: libc::c_ulong = 8;
 const WAIT_KILLABLE: libc::c_ulong = 32;
+/// The first Linux that has it.
+const WAITS_KILLABLE: (u32, u32) = (5, 19);
 
 /// A system call that waits for an answer: `struct seccomp_notif`.
 #[repr(C)]
@@ -86,7 +88,7 @@ pub(in crate::sandbox) fn install_listener(filter: &[libc::sock_filter]) -> io::
         // SAFETY: the kernel has just made it, for us.
         Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
     };
-    // Before Linux 5.19 a signal may interrupt a call that is being answered.
+    // Before it a signal may interrupt a call that is being answered.
     install(NEW_LISTENER | WAIT_KILLABLE).or_else(|error| match error.raw_os_error() {
         Some(libc::EINVAL) => install(NEW_LISTENER),
         _ => Err(error),
@@ -183,12 +185,16 @@ pub(super) fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
 pub(super) fn answer_with_fd(
     listener: BorrowedFd<'_>,
     id: u64,
-    fd: BorrowedFd<'_>,
+    fd: OwnedFd,
     close_on_exec: bool,
 ) -> io::Result<Answer> {
+    // Ours is closed before the caller goes on: it may be about to execute what it writes, and nothing
+    // can be executed that anybody has open to be written. Where a signal may interrupt the call in
+    // between, which is then made again, both must happen at once.
+    let interrupts = running() < WAITS_KILLABLE;
     let mut request = AddFd {
         id,
-        flags: ADD_FD_AND_SEND,
+        flags: if interrupts { ADD_FD_AND_SEND } else { 0 },
         source: fd.as_raw_fd().cast_unsigned(),
         new: 0,
         new_flags: if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
@@ -197,15 +203,18 @@ pub(super) fn answer_with_fd(
         // SAFETY: the kernel reads the struct, whose size is part of the request's number.
         check(unsafe { libc::ioctl(listener.as_raw_fd(), ADD_FD as _, &raw const *request) })
     };
-    match add(&request) {
-        Ok(_) => Ok(Answer::Told),
+    let answer = match add(&request) {
+        Ok(_) if interrupts => Ok(Answer::Told),
+        Ok(given) => Ok(Answer::Value(i64::from(given))),
         // Before Linux 5.14 the answer is a second step.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             request.flags = 0;
-            add(&request).map(|fd| Answer::Value(i64::from(fd)))
+            add(&request).map(|given| Answer::Value(i64::from(given)))
         }
         Err(error) => Err(error),
-    }
+    };
+    drop(fd);
+    answer
 }
 
 /// Reads memory of another process: what lies at the addresses, up to the first that has none.

@@ -331,7 +331,7 @@ impl Ownership {
         entries.insert(key, entry);
         drop(entries);
         self.has_entries.store(true, Ordering::Release);
-        if !is_folder && let Ok(pin) = rustix::io::fcntl_dupfd_cloexec(fd, 3) {
+        if !is_folder && let Ok(pin) = as_place(view, fd) {
             let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
             if pins.len() >= PINNED {
                 pins.pop_front();
@@ -359,6 +359,15 @@ impl Ownership {
     fn outside(&self) -> View<'_> {
         View { own: "/proc/self", root: &self.merged, within: b"", mount: self.mount }
     }
+}
+
+/// Another descriptor of a file, and a mere place: what is held open to be written can't be executed.
+fn as_place(view: View<'_>, fd: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    if rustix::fs::fcntl_getfl(fd)?.contains(OFlags::PATH) {
+        return rustix::io::fcntl_dupfd_cloexec(fd, 3);
+    }
+    let path = format!("{}/fd/{}", view.own, fd.as_raw_fd());
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
 impl Truth for Ownership {

@@ -2,8 +2,6 @@
 //! The supervisor makes the socket itself, in the step's network, of the families that need no more
 //! than any process may.
 
-use std::os::fd::AsFd;
-
 use super::calls::Op;
 use super::kernel::{self, Answer};
 use super::step::{Call, Handled};
@@ -42,5 +40,5 @@ pub(super) fn call(call: &Call<'_>) -> Handled {
     }
     let socket = kernel::socket(domain, kind, protocol).map_err(|error| errno(&error))?;
     let close = kind & libc::SOCK_CLOEXEC != 0;
-    call.give(socket.as_fd(), close)
+    call.give(socket, close)
 }

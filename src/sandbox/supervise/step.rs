@@ -240,7 +240,7 @@ impl<'c> Call<'c> {
     }
 
     /// Gives the process a descriptor, as the result of its call.
-    pub(super) fn give(&self, fd: BorrowedFd<'_>, close_on_exec: bool) -> Handled {
+    pub(super) fn give(&self, fd: OwnedFd, close_on_exec: bool) -> Handled {
         let id = self.id.ok_or(libc::EIO)?;
         kernel::answer_with_fd(self.step.listener, id, fd, close_on_exec)
             .map_err(|error| errno(&error))
