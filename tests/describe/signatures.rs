@@ -1,4 +1,4 @@
-//! `keygen`, `sign` and `verify`: what a registry gets, checked by openssl.
+//! `keygen`, `sign` and `verify`: what a registry gets, checked by openssl and by cosign.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use super::{get, get_json, listing};
+use crate::support::base;
 use crate::support::cli::{Project, Ran, Who};
 use crate::support::image::digest;
 use crate::support::registry::Registry;
@@ -121,6 +122,60 @@ fn a_signature_is_what_the_specifications_say_and_openssl_agrees() {
     // Signed again, nothing is added.
     let twice = with_password(&project, "open sesame", &sign).ok();
     assert_eq!(twice.matches("(was there)").count(), 4, "{twice}");
+}
+
+#[test]
+fn cosign_takes_what_we_sign_and_we_take_what_it_signs() {
+    let (project, _) = built();
+    let registry = Registry::plain();
+    let (ours, theirs) = (registry.image("ours"), registry.image("theirs"));
+    project.run(&["push", "-q", "localhost/one", "--to", &ours]).ok();
+    project.run(&["push", "-q", "localhost/one", "--to", &theirs, "--attest", "none"]).ok();
+    // An empty one: nobody vouches for these keys, and nothing is asked for over the network.
+    let root = r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#;
+    std::fs::write(project.path("root.json"), root).unwrap();
+    let program = base::newest("cosign");
+    let cosign = |line: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(line).current_dir(project.path("")).env("COSIGN_PASSWORD", "open sesame");
+        command.env("HOME", project.path("")).output().unwrap()
+    };
+    let bundles = ["--trusted-root", "root.json"];
+    let older = ["--new-bundle-format=false"];
+    let verify = ["verify", "--insecure-ignore-tlog", "--allow-http-registry", "--key"];
+
+    with_password(&project, "open sesame", &["keygen", "mine"]).ok();
+    with_password(&project, "open sesame", &["keygen", "other"]).ok();
+    let sign = ["sign", "-q", "--key", "mine.key", "--attached", "--tag", &ours];
+    with_password(&project, "open sesame", &sign).ok();
+    for form in [&bundles[..], &older] {
+        let with = |key| cosign(&[&verify[..], &[key], form, &[&ours]].concat());
+        let found = with("mine.pub");
+        assert!(found.status.success(), "{form:?}: {}", String::from_utf8_lossy(&found.stderr));
+        assert!(!with("other.pub").status.success(), "{form:?}");
+    }
+    let line = ["verify-attestation", "--insecure-ignore-tlog", "--allow-http-registry", "--key"];
+    let provenance = ["mine.pub", "--type", "slsaprovenance1", &ours];
+    let found = cosign(&[&line[..], &provenance, &bundles].concat());
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+
+    assert!(cosign(&["generate-key-pair"]).status.success());
+    let sign =
+        ["sign", "-y", "--key", "cosign.key", "--tlog-upload=false", "--allow-http-registry"];
+    let check = ["verify", "--key", "cosign.pub", &theirs];
+    let mut signed = 0;
+    for form in [&["--use-signing-config=false"][..], &["--use-signing-config=false", older[0]]] {
+        project.run(&["verify", "--key", "mine.pub", &theirs]).fails(1);
+        let done = cosign(&[&sign[..], form, &[&theirs]].concat());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        signed += 1;
+        let said = project.run(&check).ok();
+        assert_eq!(said.matches("  signed  ").count(), signed, "{said}");
+    }
+    // Its key signs for us, too.
+    let sign = ["sign", "-q", "--key", "cosign.key", &ours];
+    with_password(&project, "open sesame", &sign).ok();
+    assert!(cosign(&[&verify[..], &["cosign.pub"], &bundles, &[&ours]].concat()).status.success());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::run;
 
@@ -186,6 +186,25 @@ fn made(name: &str, options: &[&str]) -> PathBuf {
         std::fs::rename(&partial, &tar).unwrap();
     }
     tar
+}
+
+/// A program of Debian's newest packages, for what older ones don't have. Its C library is this
+/// machine's.
+pub(crate) fn newest(package: &str) -> PathBuf {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = cache().join(package);
+    if !kept.exists() {
+        let dir = super::temp_dir();
+        let packed = dir.path().join("packed.tar");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/base");
+        run(Command::new(script).args(["--suite", "sid", "--only", package]).arg(&packed));
+        let file = format!("./usr/bin/{package}");
+        run(Command::new("tar").args(["-xf", "packed.tar", &file]).current_dir(dir.path()));
+        std::fs::copy(dir.path().join(file), cache().join("newest.partial")).unwrap();
+        std::fs::rename(cache().join("newest.partial"), &kept).unwrap();
+    }
+    kept
 }
 
 /// Where what is costly to make is kept from run to run.
