@@ -1,7 +1,8 @@
-//! What others make of our images: skopeo, umoci, podman, buildah.
+//! What others make of our images: skopeo, crane, umoci, podman, buildah.
 
 use std::process::Command;
 
+use crate::support::base;
 use crate::support::cli::{Project, Who};
 use crate::support::image::{self, entries, entry};
 use crate::support::podman::Podman;
@@ -25,7 +26,7 @@ fn pushed(registry: &Registry, compression: &str) -> (Project, String) {
 }
 
 #[test]
-fn skopeo_inspects_and_copies_it() {
+fn skopeo_inspects_and_copies_it_and_crane_finds_it_valid() {
     for compression in ["gzip", "zstd"] {
         let registry = Registry::plain();
         let (project, name) = pushed(&registry, compression);
@@ -44,6 +45,10 @@ fn skopeo_inspects_and_copies_it() {
             .args([format!("docker://{name}"), format!("docker://{copy}")]));
         let (expected, _) = image::check(&registry.host(), "small", "1");
         assert_eq!(image::check(&registry.host(), "copied", "1").0, expected);
+        // It reads every blob, and compares digests, diff IDs and sizes; it takes all for gzip.
+        if compression == "gzip" {
+            run(Command::new(base::newest("crane")).args(["validate", "--remote", &name]));
+        }
         drop(project);
     }
 }
