@@ -1,13 +1,14 @@
 //! What others make of our images: skopeo, crane, umoci, podman, buildah.
 
-use std::process::Command;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
 use crate::support::base;
-use crate::support::cli::{Project, Who};
+use crate::support::cli::{Project, Who, wait_for};
 use crate::support::image::{self, entries, entry};
 use crate::support::podman::Podman;
 use crate::support::registry::Registry;
-use crate::support::run;
+use crate::support::{free_port, run, temp_dir};
 
 /// A project whose `small` is pushed, with its name in the registry.
 fn pushed(registry: &Registry, compression: &str) -> (Project, String) {
@@ -177,4 +178,29 @@ fn what_others_pushed_is_a_base() {
         theirs["layers"].as_array().unwrap().iter().map(|layer| &layer["digest"]).collect();
     assert_eq!(kept, expected, "the base's layers are carried over byte for byte");
     assert_eq!(platforms[0].config["config"]["User"], "1000:100");
+}
+
+/// Of go-containerregistry, on which cosign, ko and others stand.
+#[test]
+fn another_registry_takes_and_gives_the_same() {
+    let port = free_port();
+    let host = format!("127.0.0.1:{port}");
+    let storage = temp_dir();
+    let mut command = Command::new(base::newest("crane"));
+    command.args(["registry", "serve", "--address", &host, "--disk"]).arg(storage.path());
+    let mut server = command.stderr(Stdio::null()).spawn().unwrap();
+    wait_for("crane's registry", || TcpStream::connect(&host).is_ok());
+    let (first, second) = (format!("{host}/small:1"), format!("{host}/beside:1"));
+    let (project, _) = pushed(&Registry::plain(), "zstd");
+    let built = project.run(&["show", "localhost/small", "--json"]).json()["digest"].clone();
+    for name in [&first, &second] {
+        project.run(&["push", "localhost/small", "--only", "--to", name]).ok();
+        assert_eq!(image::check(&host, name.split(['/', ':']).nth(2).unwrap(), "1").0, built);
+    }
+    let elsewhere = Project::of(Who::Root);
+    elsewhere.run(&["pull", &first]).ok();
+    assert_eq!(elsewhere.run(&["show", &first, "--json"]).json()["digest"], built);
+    assert!(elsewhere.run(&["sbom", &second, "--remote"]).ok().contains("SPDX-2.3"));
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
