@@ -145,7 +145,7 @@ fn ml_is_one_digest_and_does_its_work() {
     drop(user);
     // What runs the image leaves a processor idle.
     std::thread::scope(|scope| {
-        for who in [Who::Root, Who::Range] {
+        for who in [Who::Root, Who::Single] {
             let (root, freezer, name, built) = (&root, &freezer, &name, &built);
             scope.spawn(move || on_pulled_parents(who, root, freezer, name, built));
         }
@@ -159,7 +159,7 @@ fn ml_is_one_digest_and_does_its_work() {
 }
 
 /// In a store that has the layers from a registry and only knows what they are made of, builds a
-/// layer in the middle and, as root, the topmost again.
+/// layer in the middle and, with one id, the topmost again.
 fn on_pulled_parents(who: Who, root: &Project, freezer: &Freezer, name: &str, built: &str) {
     let pulled = repository(who);
     assert_eq!(pulled.run(&["pull", name]).ok(), built);
@@ -172,7 +172,7 @@ fn on_pulled_parents(who: Who, root: &Project, freezer: &Freezer, name: &str, bu
     }
     let line = ["build", "debian-ml", "-v", "--refresh", "opt-share", "--refresh", TOPMOST];
     let (line, around) =
-        if who == Who::Root { (&line[..], &LONG_AGO) } else { (&line[..5], &ELSEWHERE) };
+        if who == Who::Root { (&line[..5], &LONG_AGO) } else { (&line[..], &ELSEWHERE) };
     assert_eq!(build(&pulled, freezer, around, line), built, "by {who:?}");
 }
 
