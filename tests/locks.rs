@@ -232,6 +232,7 @@ fn a_check_tells_what_is_new_upstream_without_building() {
         .page(&at("src/contrib/PACKAGES"), "Package: jsonlite\nVersion: 1.8.8\n", EARLY)
         .page(&at("src/contrib/jsonlite_1.8.8.tar.gz"), "j", EARLY)
         .page(ONE, "one", EARLY)
+        .page_as("http://pages.example/data", "application/json", "{}")
         .redirect("http://pages.example/latest", "http://pages.example/tool-1.0-amd64.deb")
         .page("http://pages.example/tool-1.0-amd64.deb", "t", EARLY);
     let get = |paths: &[&str]| -> String {
@@ -249,13 +250,17 @@ fn a_check_tells_what_is_new_upstream_without_building() {
         .script("cran", &get(&cran))
         .script(
             "web",
-            &format!("wget -q -O /tmp/x {ONE}\nwget -q -O /tmp/x http://pages.example/latest\n"),
+            &format!(
+                "wget -q -O /tmp/x {ONE}\nwget -q -O /tmp/x http://pages.example/latest\n\
+                 wget -q -O /tmp/x --header 'Accept: application/json' http://pages.example/data\n\
+                 test $(cat /tmp/x) = {{}}\n"
+            ),
         )
         .definition("locked", &["apt", "cran", "web"]);
     online(&project, &web, &["lock", "locked"]).ok();
     let text = locked(&project);
     let told = online(&project, &web, &["lock", "locked", "--check"]).ok();
-    assert_eq!(told, "4 pages say what the lock says");
+    assert_eq!(told, "5 pages say what the lock says");
     let asked = web.asked(&at("pool/r_4.4-1_amd64.deb"));
 
     web.page(&at("dists/x/InRelease"), release("02"), LATE)

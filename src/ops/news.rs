@@ -141,10 +141,12 @@ impl Ask {
 
     fn request(&self, fetch: &Fetch) -> Result<Request<'static>, crate::http::Error> {
         let mut request = Request::get(&self.url)?.relayed();
+        // Who gives several forms of a page need not say so; the one that was given is compared.
+        let form = fetch.headers.get("content-type").map(|kind| format!("{kind}, */*;q=0.1"));
         let conditions = [
             (header::IF_MODIFIED_SINCE, fetch.headers.get("last-modified")),
             (header::IF_NONE_MATCH, fetch.headers.get("etag")),
-            (header::ACCEPT, self.accept.as_ref()),
+            (header::ACCEPT, self.accept.as_ref().or(form.as_ref())),
             (header::USER_AGENT, self.agent.as_ref()),
         ];
         for (name, value) in conditions {

@@ -56,6 +56,15 @@ impl Upstream {
         self
     }
 
+    /// Puts a page up for those who accept its type; others get another form of it. Nothing says that
+    /// there are two.
+    pub(crate) fn page_as(&self, url: &str, kind: &str, body: &str) -> &Upstream {
+        let headers = vec![("Content-Type".to_owned(), kind.to_owned())];
+        let page = Page { body: body.into(), headers, status: 200 };
+        self.web.lock().unwrap().pages.insert(url.to_owned(), page);
+        self
+    }
+
     /// Puts a redirect up.
     pub(crate) fn redirect(&self, url: &str, to: &str) -> &Upstream {
         let headers = vec![("Location".to_owned(), to.to_owned())];
@@ -93,13 +102,14 @@ fn answer(mut stream: &TcpStream, web: &Mutex<Web>) -> std::io::Result<()> {
             return Ok(());
         }
         let mut length = 0;
-        let mut since = None;
+        let (mut since, mut accept) = (None, String::new());
         loop {
             let mut line = String::new();
             lines.read_line(&mut line)?;
             let Some((name, value)) = line.trim_end().split_once(':') else { break };
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => length = value.trim().parse().unwrap_or(0),
+                "accept" => value.trim().clone_into(&mut accept),
                 "if-modified-since" => since = Some(value.trim().to_owned()),
                 _ => {}
             }
@@ -114,11 +124,16 @@ fn answer(mut stream: &TcpStream, web: &Mutex<Web>) -> std::io::Result<()> {
             *web.asked.entry(url.clone()).or_default() += 1;
             web.pages.get(&url).cloned()
         };
-        let page = page.unwrap_or_else(|| Page {
+        let mut page = page.unwrap_or_else(|| Page {
             body: b"no such page\n".to_vec(),
             headers: Vec::new(),
             status: 404,
         });
+        let kind = page.headers.iter_mut().find(|(name, _)| name == "Content-Type");
+        if let Some((_, kind)) = kind.filter(|(_, kind)| !accept.contains(kind.as_str())) {
+            "text/html".clone_into(kind);
+            page.body = b"<html>another form</html>".to_vec();
+        }
         let dated = |(name, value): &(String, String)| {
             name == "Last-Modified" && Some(value) == since.as_ref()
         };
