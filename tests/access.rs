@@ -109,7 +109,8 @@ END
 "'
         perl -e 'for $i (1..200) { next if fork; $) = $i; $> = $i; $is = $> == $i; $> = 0; open(F, ">", "p$i");
             chown($i, 7, "p$i"); exit($is && (stat "p$i")[4] == $i ? 0 : 1) } while (wait > 0) { $s += $? } print "all $s\n"'
-        setpriv --reuid 1000 --regid 1000 --clear-groups /usr/bin/small32; echo $?"#;
+        setpriv --reuid 1000 --regid 1000 --clear-groups /usr/bin/small32; echo $?
+        /usr/bin/threads again; echo $?"#;
     let said = steps_alike(&[Step::new(script)], &|base| {
         let compile = |name: &str, source: &str, options: &[&str]| {
             let program = base.join("usr/bin").join(name);
@@ -124,9 +125,17 @@ END
             run(Command::new("chown").arg("--reference").arg(base.join("usr/bin")).arg(&program));
         };
         compile("small", "int main(int c, char **v) { execvp(v[1], v + 1); return 1; }", &[]);
+        compile("threads", THREADS, &["-pthread"]);
         compile("small32", OPENS, &["-m32", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]);
     });
-    for line in ["bad 0 1", "cat: /etc/shadow: Permission denied", "again", "all 0", "13"] {
+    for line in [
+        "bad 0 1",
+        "cat: /etc/shadow: Permission denied",
+        "again",
+        "all 0",
+        "13",
+        "refused in a thread's company",
+    ] {
         assert!(said.iter().any(|found| found == line), "{line}: {said:#?}");
     }
 }
@@ -138,6 +147,33 @@ static int call(int n, int a, int b, int c) {
     return r;
 }
 void _start(void) { call(1, -call(5, (int)"/etc/shadow", 0, 0), 0, 0); }
+"#;
+
+/// A program that becomes another user, keeps its capabilities until it runs itself anew, and has
+/// threads before and after that.
+const THREADS: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void *rest(void *none) { for (;;) pause(); }
+static int tries(void) { return open("/etc/shadow", O_RDONLY) < 0; }
+int main(int c, char **v) {
+    pthread_t thread;
+    int refused = tries();
+    if (pthread_create(&thread, 0, rest, 0)) return 2;
+    if (c > 1) {
+        prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
+        syscall(SYS_setresuid, 1000, 1000, 1000);
+        execl(v[0], v[0], (char *) 0);
+        return 3;
+    }
+    puts(refused && tries() ? "refused in a thread's company" : "read");
+    return 0;
+}
 "#;
 
 /// The system calls, as perl makes them, that set a file's capabilities and ask for them.

@@ -19,9 +19,9 @@ const GET_MASK: usize = 0x420a;
 const SET_MASK: usize = 0x420b;
 const GET_CALL: usize = 0x420e;
 
-/// Children are followed, calls that a filter hands over stop, stops at calls are told from
-/// signals, and who is traced ends with the tracer.
-const OPTIONS: usize = 0x1 | 0x2 | 0x4 | 0x8 | 0x80 | 0x0010_0000;
+/// Children are followed, new programs and calls that a filter hands over stop, stops at calls are
+/// told from signals, and who is traced ends with the tracer.
+const OPTIONS: usize = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x80 | 0x0010_0000;
 /// As the kernel sizes a set of signals.
 const MASK: usize = 8;
 
@@ -90,6 +90,13 @@ pub(super) struct Stopped {
     pub(super) number: u64,
     pub(super) arguments: [u64; 6],
     extra: u64,
+}
+
+impl Stopped {
+    /// Tells whether the call has returned; or else it is about to begin.
+    pub(super) fn is_over(&self) -> bool {
+        self.kind == 2
+    }
 }
 
 fn request(request: usize, thread: i32, address: usize, data: usize) -> io::Result<i64> {
@@ -163,6 +170,8 @@ pub(super) enum Event {
     AtCall,
     /// A filter hands a call over.
     Handed,
+    /// It runs a new program, and has the number of its process.
+    Executed,
     /// It is stopped: it was asked to be, or is new, or a signal had it stop.
     Halted {
         by_signal: bool,
@@ -195,6 +204,7 @@ pub(super) fn wait(thread: Option<i32>) -> io::Result<Option<(i32, Event)>> {
     let event = match status >> 16 {
         0 if signal == libc::SIGTRAP | 0x80 => Event::AtCall,
         0 => Event::Signal(signal),
+        4 => Event::Executed,
         7 => Event::Handed,
         128 => Event::Halted { by_signal: signal != libc::SIGTRAP },
         _ => Event::Other,

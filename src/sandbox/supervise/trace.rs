@@ -43,7 +43,7 @@ pub(super) fn usher<'scope>(
 }
 
 /// Answers until nothing is left of a process and of all that came from it.
-fn follow(step: &Step<'_>, first: i32) -> io::Result<()> {
+fn follow(step: &Step<'_>, mut first: i32) -> io::Result<()> {
     let mut begun = false;
     while let Some((thread, event)) = ptrace::wait(None)? {
         match event {
@@ -53,6 +53,20 @@ fn follow(step: &Step<'_>, first: i32) -> io::Result<()> {
             }
             Event::Signal(signal) => ptrace::go_on(thread, signal),
             Event::Halted { by_signal: true } => ptrace::listen(thread),
+            // Where others of the process end for a new program, the stop that was asked for gets
+            // lost, and this is the first one.
+            Event::Executed if !begun => {
+                first = thread;
+                ptrace::until_call(thread, 0).ok();
+            }
+            // One that was stopped within a call returns from it first.
+            Event::AtCall
+                if thread == first
+                    && !begun
+                    && ptrace::call(thread).is_ok_and(|it| it.is_over()) =>
+            {
+                ptrace::until_call(thread, 0).ok();
+            }
             Event::AtCall if thread == first && !begun => {
                 begun = true;
                 match add_filter(thread) {
@@ -67,7 +81,9 @@ fn follow(step: &Step<'_>, first: i32) -> io::Result<()> {
                 hear(step, thread).ok();
                 ptrace::go_on(thread, 0);
             }
-            Event::AtCall | Event::Halted { .. } | Event::Other => ptrace::go_on(thread, 0),
+            Event::AtCall | Event::Executed | Event::Halted { .. } | Event::Other => {
+                ptrace::go_on(thread, 0);
+            }
         }
     }
     Ok(())
