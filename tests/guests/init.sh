@@ -1,10 +1,10 @@
 #!/bin/bash
 # Process 1 of a guest: sets the machine up, runs the cases that scripts/guests compares, switches
-# off. What is to be known is written to the second serial line, a case as
+# off. What is to be known is written to the console after "log=" on the kernel's command line, a case as
 #
 #   case NAME STATUS SECONDS, its lines of output each after "| ", end
 #
-# The words of the kernel's command line after "cases=" say which ones.
+# The words there after "cases=" say which ones.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -15,8 +15,9 @@ mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t tmpfs -o mode=755 run /run
 mount -t securityfs security /sys/kernel/security
 mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null
-exec >/dev/ttyS1 2>&1
-stty -F /dev/ttyS1 raw -echo 2>/dev/null || true
+log=/dev/$(sed -n 's/.*log=\([^ ]*\).*/\1/p' /proc/cmdline)
+exec >"$log" 2>&1
+stty -F "$log" raw -echo 2>/dev/null || true
 hostname guest
 ip link set lo up
 cd /guest
