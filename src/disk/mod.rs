@@ -1,8 +1,9 @@
 //! Files as the other rooms want them: listings in byte order, writes that happen whole or not at
-//! all, a budget for those that are large, and advisory locks that also hold on NFS (flock, which
-//! Linux carries to the server there).
+//! all, removal of trees, a budget for what is large, and advisory locks that also hold on NFS
+//! (flock, which Linux carries to the server there).
 
 mod budget;
+mod remove;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -16,6 +17,7 @@ use rustix::fs::FlockOperation;
 use crate::fault::{self, Fault, Kind};
 
 pub use budget::{Budget, Charge, usage};
+pub use remove::remove_tree;
 
 /// An operation on a file that did not succeed.
 #[derive(Debug, thiserror::Error)]

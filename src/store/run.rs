@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -35,7 +35,7 @@ pub fn abandon_runs() {
     for path in std::mem::take(&mut *live()) {
         // Nobody is left to tell.
         detach(&path);
-        remove_tree(&path).ok();
+        disk::remove_tree(&path).ok();
     }
 }
 
@@ -67,7 +67,7 @@ impl Store {
         let mut freed = 0;
         for dead in bury(&dir)? {
             let bytes = disk::usage(&dead);
-            match remove_tree(&dead) {
+            match disk::remove_tree(&dead) {
                 Ok(()) => freed += bytes,
                 Err(error) => report.warning(&format!(
                     "an ended run left files that cannot be removed here ({error}: {}); the next build removes them",
@@ -116,7 +116,7 @@ impl Run {
                     return Ok(Run { path, _lock: lock });
                 }
                 Err(error) => {
-                    remove_tree(&new)?;
+                    disk::remove_tree(&new)?;
                     // Somebody else's of this name, on another machine or to annoy.
                     if !path.exists() {
                         return Err(disk::Error::new("rename", new, error).into());
@@ -148,7 +148,7 @@ impl Drop for Run {
     fn drop(&mut self) {
         live().remove(&self.path);
         // What cannot be removed now is for the next sweep.
-        remove_tree(&self.path).ok();
+        disk::remove_tree(&self.path).ok();
     }
 }
 
@@ -168,7 +168,7 @@ fn sweep_scratch(path: &Path, report: &dyn Report) {
     }
     // In use, or being removed.
     let Ok(Some(lock)) = error::try_lock(&lock) else { return };
-    if let Err(error) = remove_tree(path) {
+    if let Err(error) = disk::remove_tree(path) {
         report.warning(&format!(
             "an ended run left files that cannot be removed here ({error}: {}); the next build removes them",
             error.io()
@@ -216,33 +216,10 @@ fn free_name(dir: &Path, stem: &str) -> PathBuf {
     name
 }
 
-/// Removes a tree; one that is gone is fine. Folders without write permission are no obstacle.
-pub(super) fn remove_tree(path: &Path) -> Result<(), disk::Error> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path);
-            match fs::remove_dir_all(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other.at("remove", path),
-            }
-        }
-        other => other.at("remove", path),
-    }
-}
-
-/// Gives the owner access to all folders of a tree, as far as they are ours.
-fn open_up(path: &Path) {
-    let is_folder = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
-    if is_folder && fs::set_permissions(path, fs::Permissions::from_mode(0o700)).is_ok() {
-        for name in disk::list(path).unwrap_or_default() {
-            open_up(&path.join(name));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::report::Silent;
 

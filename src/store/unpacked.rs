@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::run::remove_tree;
 use super::{Error, Store, error, records};
 use crate::disk::{self, At, Charge, Lock};
 use crate::oci::Digest;
@@ -79,9 +78,9 @@ impl Store {
             return Ok(Unpacking::Ready(path));
         }
         // Cut short by a crash, or left by a process that was killed: its lock is ours now.
-        remove_tree(&target)?;
+        disk::remove_tree(&target)?;
         let path = dir.join(format!(".new-{}", diff_id.hex()));
-        remove_tree(&path)?;
+        disk::remove_tree(&path)?;
         fs::create_dir(&path).at("create the folder", &path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
             .at("set the mode of", &path)?;
@@ -131,7 +130,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         if !self.committed {
             // What cannot be removed is removed by the next who wants the layer.
-            remove_tree(&self.path).ok();
+            disk::remove_tree(&self.path).ok();
         }
     }
 }

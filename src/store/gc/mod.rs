@@ -11,7 +11,6 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 
 use super::referrers::subject;
-use super::run::remove_tree;
 use super::{CachedLayer, Error, Store, error, records, unpacked};
 use crate::disk::{self, At};
 use crate::oci::{Descriptor, Digest, Document, media_type};
@@ -442,10 +441,10 @@ impl Collection<'_> {
         {
             // Half a tree under its own name would be taken for the whole.
             dead.set_file_name(format!(".dead-{name}"));
-            remove_tree(&dead)?;
+            disk::remove_tree(&dead)?;
             fs::rename(path, &dead).at("rename", path)?;
         }
-        match remove_tree(&dead) {
+        match disk::remove_tree(&dead) {
             Ok(()) => Ok(true),
             Err(error) => {
                 self.report.warning(&format!("an unpacked layer stays: {error}: {}", error.io()));
