@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::fault::{self, Fault, Kind};
-use crate::sandbox::{Lack, examine};
+use crate::sandbox::{Lack, examine, limits};
 
 /// A sandbox that could not be entered or set up.
 #[derive(Debug, thiserror::Error)]
@@ -124,9 +124,11 @@ impl Fault for Error {
                 Some(libc::EACCES) => Some("it must be executable for the step's user".to_owned()),
                 _ => None,
             },
-            Error::NoDoors { .. } => Some(
-                "use Linux 5.6 or later, or `--network host`, which records nothing".to_owned(),
-            ),
+            // Without records Yama would stand in the supervisor's way.
+            Error::NoDoors { .. } => Some(limits::yama().map_or_else(
+                || "use Linux 5.6 or later, or `--network host`, which records nothing".to_owned(),
+                |lack| lack.fix(),
+            )),
             Error::NoSupervision { .. } => Some(
                 "use a kernel with seccomp user notification (Linux 5.5 or later, outside of a \
                  container's own filter), a user with subordinate ids, or `--ownership=discard`, \

@@ -77,14 +77,21 @@ pub(super) fn supervision(needed: bool) -> Finding {
         let lack = Lack::new("the kernel hands no system calls to a supervisor", fix);
         return Finding::lack(subject, without, &lack);
     }
-    if number("/proc/sys/kernel/yama/ptrace_scope") == Some(3) {
-        let text = "Yama forbids looking into other processes (kernel.yama.ptrace_scope is 3)";
-        // The light form for root and ranges looks into them, too.
-        let fix = "have the administrator set kernel.yama.ptrace_scope to 2 or less and restart \
-                   the machine; 3 can't be taken back";
-        return Finding::lack(subject, State::Broken, &Lack::new(text, fix));
+    if let Some(lack) = yama() {
+        // The light form for root and ranges looks into processes, too.
+        return Finding::lack(subject, State::Broken, &lack);
     }
     Finding::works(subject, "the kernel hands their system calls to a supervisor")
+}
+
+/// Where Yama lets nobody look into other processes.
+pub(super) fn yama() -> Option<Lack> {
+    (number("/proc/sys/kernel/yama/ptrace_scope") == Some(3)).then(|| {
+        let text = "Yama forbids looking into other processes (kernel.yama.ptrace_scope is 3)";
+        let fix = "have the administrator set kernel.yama.ptrace_scope to 2 or less and restart \
+                   the machine; 3 can't be taken back";
+        Lack::new(text, fix)
+    })
 }
 
 /// Tells of limits that a build could meet.
