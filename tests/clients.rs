@@ -1,4 +1,4 @@
-//! What others make of our images: skopeo, crane, umoci, podman, buildah.
+//! What others make of our images: skopeo, crane, umoci, podman, buildah, charliecloud.
 
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -203,4 +203,24 @@ fn another_registry_takes_and_gives_the_same() {
     assert!(elsewhere.run(&["sbom", &second, "--remote"]).ok().contains("SPDX-2.3"));
     server.kill().unwrap();
     server.wait().unwrap();
+}
+
+/// What a scientist runs on a cluster, as who built it: with one id, and without a registry.
+#[test]
+fn charliecloud_runs_what_is_exported() {
+    crate::support::cli::require_root();
+    let project = Project::with_tiny_base(Who::Single);
+    project.definition("mine", &["tool"]).script(
+        "tool",
+        "printf '#!/bin/sh\\necho runs\\n' > /usr/bin/tool; chmod 755 /usr/bin/tool",
+    );
+    project.build("mine");
+    project.run(&["export", "localhost/mine", "root.tar", "--format", "rootfs"]).ok();
+    let script =
+        "mkdir root; tar -C root --exclude 'dev/*' -xf root.tar; exec ch-run root -- /usr/bin/tool";
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=54321", "--regid=54321", "--clear-groups", "sh", "-euc", script]);
+    project.surroundings(&mut command);
+    command.env("USER", "scientist");
+    assert_eq!(String::from_utf8(run(&mut command).stdout).unwrap(), "runs\n");
 }
