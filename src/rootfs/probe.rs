@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Gid, Uid, XattrFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid, XattrFlags};
 
 use crate::rootfs::{Error, overlay, remove, stack};
 
@@ -143,20 +143,26 @@ fn cycle(dir: &Path, lower: Option<&Path>) -> Result<(), Why> {
 pub fn probe_owners(dir: &Path) -> Result<(), Why> {
     let hint = "choose a folder on a local disk with --store; network file systems often refuse \
                 files of subordinate ids";
-    with_folder(dir, hint, &mut |probe| {
-        let failed =
-            |source: io::Error| ("files can't be given to another user there", Some(source.into()));
-        let file = probe.join("owned");
-        fs::write(&file, "").map_err(failed)?;
+    let failed =
+        |source: io::Error| ("files can't be given to another user there", Some(source.into()));
+    let keeps = |file: &fs::File| {
         let (uid, gid) = (Uid::from_raw(65534), Gid::from_raw(65534));
-        rustix::fs::chownat(CWD, &file, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| failed(errno.into()))?;
-        let seen = fs::symlink_metadata(&file).map_err(failed)?;
+        rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(|errno| failed(errno.into()))?;
+        let seen = file.metadata().map_err(failed)?;
         match (seen.uid(), seen.gid()) {
             (65534, 65534) => Ok(()),
             _ => Err(("files there don't keep the owner they are given", None)),
         }
-    })
+    };
+    // Without a name nothing is left of it, however this process ends; network file systems have no
+    // such files.
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => keeps(&file.into()).map_err(|failure| why(dir, hint, failure)),
+        Err(_) => with_folder(dir, hint, &mut |probe| {
+            keeps(&fs::File::create(probe.join("owned")).map_err(failed)?)
+        }),
+    }
 }
 
 type Failure = (&'static str, Option<Box<dyn std::error::Error + Send + Sync>>);
@@ -174,7 +180,11 @@ fn with_folder(
         .map_err(|source| ("folders can't be created there", Some(source.into())))
         .and_then(|()| attempt(&probe));
     remove::remove_tree(&probe).ok();
-    result.map_err(|(what, source)| Why { what, file_system: file_system(dir), hint, source })
+    result.map_err(|failure| why(dir, hint, failure))
+}
+
+fn why(dir: &Path, hint: &'static str, (what, source): Failure) -> Why {
+    Why { what, file_system: file_system(dir), hint, source }
 }
 
 /// Tells whether a folder lies on a file system that other machines serve, or a program does: trees
