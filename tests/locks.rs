@@ -291,6 +291,18 @@ fn a_check_tells_what_is_new_upstream_without_building() {
     assert_eq!(locked(&project), text);
 }
 
+#[test]
+fn what_a_step_that_failed_did_not_get_is_named() {
+    let web = Upstream::new();
+    web.cut();
+    let project = Project::with_tiny_base(Who::Root);
+    project
+        .script("silent", &format!("wget -q -O /x {ONE} 2>/dev/null || exit 3"))
+        .definition("silent", &["silent"]);
+    let told = online(&project, &web, &["build", "silent"]).fails(1);
+    assert!(told.contains(&format!("silent/only: {ONE} did not come")), "{told}");
+}
+
 /// The same definitions and lock, with a store that has nothing but the base.
 fn elsewhere(project: &Project) -> Project {
     let other = Project::with_tiny_base(Who::Root);

@@ -371,7 +371,22 @@ impl Stage<'_> {
                 urls: urls.collect(),
             });
         }
+        if !outcome.as_ref().is_ok_and(|outcome| outcome.is_success()) {
+            self.tell_of_network(step, &record);
+        }
         Ok(outcome?)
+    }
+
+    /// Names what a step that failed did not get: many programs keep that to themselves.
+    fn tell_of_network(&self, step: &str, record: &netlog::Record) {
+        const MOST: usize = 8;
+        let failed =
+            record.troubles.iter().map(|it| format!("{} did not come: {}", it.url, it.what));
+        let refused = record.fetches.iter().filter(|it| it.status == 429 || it.status >= 500);
+        let refused = refused.map(|it| format!("{} was answered with {}", it.url, it.status));
+        for line in failed.chain(refused).take(MOST) {
+            self.host.report.warning(&format!("{}/{step}: {line}", self.layer.name));
+        }
     }
 
     fn attributes(
