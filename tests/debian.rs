@@ -4,7 +4,7 @@
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::support::cli::{Project, Who, copy_tree};
+use crate::support::cli::{Project, Who};
 use crate::support::freezer::Freezer;
 use crate::support::podman::Podman;
 use crate::support::registry::Registry;
@@ -163,13 +163,7 @@ fn ml_is_one_digest_and_does_its_work() {
 fn on_pulled_parents(who: Who, root: &Project, freezer: &Freezer, name: &str, built: &str) {
     let pulled = repository(who);
     assert_eq!(pulled.run(&["pull", name]).ok(), built);
-    for folder in ["cache", "diffs"] {
-        copy_tree(&root.store().join(folder), &pulled.store().join(folder));
-        run(Command::new("chown")
-            .arg("-R")
-            .arg(format!("--reference={}", pulled.store().display()))
-            .arg(pulled.store().join(folder)));
-    }
+    pulled.learn(root);
     let line = ["build", "debian-ml", "-v", "--refresh", "opt-share", "--refresh", TOPMOST];
     let (line, around) =
         if who == Who::Root { (&line[..5], &LONG_AGO) } else { (&line[..], &ELSEWHERE) };

@@ -212,6 +212,19 @@ impl Project {
         Ran::of(&mut self.command(arguments))
     }
 
+    /// Has this store know what another's layers are made of, but not the layers.
+    pub(crate) fn learn(&self, other: &Project) {
+        for folder in ["cache", "diffs"] {
+            copy_tree(&other.store().join(folder), &self.store().join(folder));
+            super::run(
+                Command::new("chown")
+                    .arg("-R")
+                    .arg(format!("--reference={}", self.store().display()))
+                    .arg(self.store().join(folder)),
+            );
+        }
+    }
+
     /// Builds a definition and returns the digest that was printed.
     pub(crate) fn build(&self, name: &str) -> String {
         self.run(&["build", name]).ok()
