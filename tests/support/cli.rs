@@ -43,6 +43,7 @@ pub(crate) fn require_root() {
 pub(crate) struct Project {
     dir: TempDir,
     who: Who,
+    binary: PathBuf,
 }
 
 impl Project {
@@ -53,7 +54,7 @@ impl Project {
 
     /// Makes an empty one that belongs to `who`.
     pub(crate) fn of(who: Who) -> Project {
-        let project = Project { dir: temp_dir(), who };
+        let project = Project { dir: temp_dir(), who, binary: binary() };
         for folder in ["layers", "manifests", "home", "tmp"] {
             std::fs::create_dir(project.path(folder)).unwrap();
         }
@@ -63,6 +64,15 @@ impl Project {
         }
         project.settle();
         project
+    }
+
+    /// Has its commands be those of a binary into which a library can be preloaded, such as faketime's:
+    /// a release's is static, and heeds none.
+    pub(crate) fn preloading(self) -> Project {
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_ocibuild"));
+        let bytes = std::fs::read(&binary).unwrap();
+        assert!(bytes.windows(8).any(|text| text == b"ld-linux"), "{}", binary.display());
+        Project { binary, ..self }
     }
 
     /// Makes one with a tiny base in its store as `localhost/tiny:1`.
@@ -158,16 +168,13 @@ impl Project {
     pub(crate) fn command_under<S: AsRef<OsStr>>(&self, tool: &[&str], arguments: &[S]) -> Command {
         let mut line: Vec<&OsStr> = tool.iter().map(OsStr::new).collect();
         let users = self.path("users");
-        let (binary, own) = (binary(), self.path("ocibuild"));
+        let (binary, own) = (&self.binary, self.path("ocibuild"));
         if self.who != Who::Root {
             // In a mount namespace of its own, so that no trace of the user is left on the machine.
-            // Libraries to preload are for the binary alone: faketime's keeps what it makes for
-            // root, who starts all this, from the user.
             let script =
                 "for f in passwd group subuid subgid; do mount --bind \"$1/$f\" /etc/$f; done
                 mount --bind \"$2\" \"$3\"; shift 3
-                exec setpriv --reuid=54321 --regid=54321 --clear-groups -- \
-                    env ${PRELOAD:+LD_PRELOAD=\"$PRELOAD\"} \"$@\"";
+                exec setpriv --reuid=54321 --regid=54321 --clear-groups -- \"$@\"";
             line.extend(
                 [
                     "unshare",

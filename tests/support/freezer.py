@@ -59,7 +59,7 @@ def make_authority():
         if not os.path.exists(os.path.join(FOLDER, "ca.crt")):
             openssl(
                 "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                "-keyout", "ca.key", "-out", "ca.crt", "-days", "30", "-subj", "/CN=freezer of the tests",
+                "-keyout", "ca.key", "-out", "ca.crt", "-days", "3650", "-subj", "/CN=freezer of the tests",
                 "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             )
 
