@@ -106,6 +106,37 @@ fn a_login_by_token_is_tried_behind_tls() {
     assert_eq!(server.asked().len(), asked, "the password went out in the clear");
 }
 
+/// As `docker login` keeps it where a token server gives one.
+#[test]
+fn an_identity_token_is_exchanged_for_one_that_pushes() {
+    let server = TokenServer::start(300, None, "me", "secret");
+    let auth = Auth::Token {
+        realm: &server.realm(),
+        service: "registry",
+        issuer: "tests",
+        bundle: &server.certificate(),
+    };
+    let registry = Registry::start(None, &auth);
+    let project = Project::with_tiny_base(Who::Root);
+    let file = |identity: &str| {
+        let host = registry.host();
+        let entry = format!("{{\"auth\":\"PHRva2VuPjo=\",\"identitytoken\":\"{identity}\"}}");
+        let text = format!("{{\"auths\":{{\"{host}\":{entry}}}}}");
+        project.write("home/.docker/config.json", text);
+    };
+    let name = registry.image("private/tiny:1");
+    let push = ["push", "localhost/tiny:1", "--to", &name];
+    file("none");
+    let stderr = project.run(&push).fails(1);
+    assert!(stderr.contains("no such identity"), "{stderr}");
+    file("secret-identity");
+    project.run(&push).ok();
+    let seen = server.double.seen();
+    assert!(seen.iter().all(|request| request.header("authorization").is_none()));
+    assert!(seen.iter().any(|request| request.method == "POST"));
+    project.run(&["copy", &name, &registry.image("private/again:1")]).ok();
+}
+
 #[test]
 fn a_password_that_is_typed_is_not_shown() {
     let project = Project::new();

@@ -22,8 +22,8 @@ pub(crate) struct TokenServer {
 
 impl TokenServer {
     /// Starts a server whose tokens are good for `lives` seconds and say that they are for `says`;
-    /// `None` says nothing. Only `user` with `password` may push, and nobody else may see
-    /// repositories below `private/`.
+    /// `None` says nothing. Only `user` with `password`, or who has the identity token that is the
+    /// password with `-identity`, may push, and nobody else may see repositories below `private/`.
     pub(crate) fn start(lives: u64, says: Option<u64>, user: &str, password: &str) -> TokenServer {
         let dir = temp_dir();
         run(Command::new("openssl").current_dir(dir.path()).args([
@@ -42,9 +42,22 @@ impl TokenServer {
             "/CN=token server",
         ]));
         let known = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+        let identity = format!("{password}-identity");
         let files = dir.path().to_owned();
         let number = AtomicU64::new(0);
         let double = Double::start(move |request, _| {
+            let number = number.fetch_add(1, Ordering::SeqCst);
+            if request.method == "POST" {
+                let form = String::from_utf8_lossy(&request.body).into_owned();
+                let form: Vec<(String, String)> = pairs(&form).collect();
+                let has =
+                    |name: &str, value: &str| form.contains(&(name.to_owned(), value.to_owned()));
+                if !has("grant_type", "refresh_token") || !has("refresh_token", &identity) {
+                    return Reply::new(401).body(r#"{"details":"no such identity"}"#);
+                }
+                let token = sign(&files, &claims(&form, true, lives, number), number);
+                return Reply::new(200).body(format!(r#"{{"access_token":"{token}"}}"#));
+            }
             let is_known = match request.header("authorization") {
                 Some(given) if given == known => true,
                 Some(_) => {
@@ -52,8 +65,8 @@ impl TokenServer {
                 }
                 None => false,
             };
-            let number = number.fetch_add(1, Ordering::SeqCst);
-            let token = sign(&files, &claims(request, is_known, lives, number), number);
+            let asked: Vec<(String, String)> = pairs(query(request)).collect();
+            let token = sign(&files, &claims(&asked, is_known, lives, number), number);
             let lifetime = says.map_or(String::new(), |says| format!(r#","expires_in":{says}"#));
             Reply::new(200).body(format!(r#"{{"token":"{token}"{lifetime}}}"#))
         });
@@ -73,24 +86,30 @@ impl TokenServer {
     /// Returns the scopes that were asked for, one string a request.
     pub(crate) fn asked(&self) -> Vec<String> {
         let scopes = |request: &Request| {
-            pairs(request).filter(|(name, _)| name == "scope").map(|(_, v)| v).collect::<Vec<_>>()
+            let scopes = pairs(query(request)).filter(|(name, _)| name == "scope");
+            scopes.map(|(_, scope)| scope).collect::<Vec<_>>()
         };
         self.double.seen().iter().map(|request| scopes(request).join(" ")).collect()
     }
 }
 
-fn pairs(request: &Request) -> impl Iterator<Item = (String, String)> + '_ {
-    let query = request.target.split_once('?').map_or("", |(_, query)| query);
-    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.map(|(name, value)| {
+fn query(request: &Request) -> &str {
+    request.target.split_once('?').map_or("", |(_, query)| query)
+}
+
+/// The pairs of a query or a form; several scopes in one come each on its own.
+fn pairs(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
+    let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.flat_map(|(name, value)| {
         let value = value.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",");
-        (name.to_owned(), value)
+        let values: Vec<_> = value.split('+').map(str::to_owned).collect();
+        values.into_iter().map(|value| (name.to_owned(), value))
     })
 }
 
-fn claims(request: &Request, is_known: bool, lives: u64, number: u64) -> String {
+fn claims(asked: &[(String, String)], is_known: bool, lives: u64, number: u64) -> String {
     let mut access = Vec::new();
-    for (_, scope) in pairs(request).filter(|(name, _)| name == "scope") {
+    for (_, scope) in asked.iter().filter(|(name, _)| name == "scope") {
         let parts: Vec<&str> = scope.split(':').collect();
         let [kind, name, actions] = parts[..] else { panic!("{scope}") };
         let allowed: Vec<String> = actions
