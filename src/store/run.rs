@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
 
@@ -29,13 +30,22 @@ fn live() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How often what a step still writes to is removed once more, and after which pause.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Removes the run folders of this process with all in them, for one that is about to end by a
 /// signal and so drops nothing. What is written meanwhile is swept by the next run.
 pub fn abandon_runs() {
     for path in std::mem::take(&mut *live()) {
-        // Nobody is left to tell.
         detach(&path);
-        disk::remove_tree(&path).ok();
+        // A step that is being killed may still write. At last nobody is left to tell.
+        for _ in 0..TRIES {
+            if remove_run(&path).is_ok() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 
@@ -67,7 +77,7 @@ impl Store {
         let mut freed = 0;
         for dead in bury(&dir)? {
             let bytes = disk::usage(&dead);
-            match disk::remove_tree(&dead) {
+            match remove_run(&dead) {
                 Ok(()) => freed += bytes,
                 Err(error) => report.warning(&format!(
                     "an ended run left files that cannot be removed here ({error}: {}); the next build removes them",
@@ -109,8 +119,14 @@ impl Run {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 other => other.at("create the folder", &new)?,
             }
-            let lock = error::lock(&new.join("lock"))?;
+            let swept = |error: &Error| matches!(error, Error::Disk(it) if it.is_not_found());
+            let lock = match error::lock(&new.join("lock")) {
+                Err(error) if swept(&error) => continue,
+                other => other?,
+            };
             match fs::rename(&new, &path) {
+                // Another process took it for a dead one's.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Ok(()) => {
                     live().insert(path.clone());
                     return Ok(Run { path, _lock: lock });
@@ -131,7 +147,9 @@ impl Run {
     pub fn sweep_in(dir: &Path, report: &dyn Report) {
         // What can't be listed shows when it is used.
         for name in disk::list(dir).unwrap_or_default() {
-            let rest = name.as_encoded_bytes().strip_prefix(IN_SCRATCH.as_bytes());
+            let bytes = name.as_encoded_bytes();
+            let rest = bytes.strip_prefix(b".new-").unwrap_or(bytes);
+            let rest = rest.strip_prefix(IN_SCRATCH.as_bytes());
             if rest.is_some_and(|rest| rest.iter().all(|byte| b"-0123456789".contains(byte))) {
                 sweep_scratch(&dir.join(name), report);
             }
@@ -148,8 +166,24 @@ impl Drop for Run {
     fn drop(&mut self) {
         live().remove(&self.path);
         // What cannot be removed now is for the next sweep.
-        disk::remove_tree(&self.path).ok();
+        remove_run(&self.path).ok();
     }
+}
+
+/// Removes a run folder, or what can be removed of it. Its lock goes last: without one a folder that is
+/// not empty belongs to nobody, and no sweep would touch it.
+fn remove_run(path: &Path) -> Result<(), disk::Error> {
+    let names = match disk::list(path) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        other => other?,
+    };
+    let mut result = Ok(());
+    for name in names.iter().filter(|name| *name != "lock") {
+        // One that stays keeps no other.
+        result = result.and(disk::remove_tree(&path.join(name)));
+    }
+    result?;
+    disk::remove_tree(path)
 }
 
 /// What the names of run folders begin with where others have folders too.
@@ -163,12 +197,19 @@ fn sweep_scratch(path: &Path, report: &dyn Report) {
         })
     };
     let lock = path.join("lock");
-    if !is_own(path, fs::FileType::is_dir) || !is_own(&lock, fs::FileType::is_file) {
+    if !is_own(path, fs::FileType::is_dir) {
+        return;
+    }
+    if !lock.exists() {
+        // Being made, or all that is left.
+        fs::remove_dir(path).ok();
+    }
+    if !is_own(&lock, fs::FileType::is_file) {
         return;
     }
     // In use, or being removed.
     let Ok(Some(lock)) = error::try_lock(&lock) else { return };
-    if let Err(error) = disk::remove_tree(path) {
+    if let Err(error) = remove_run(path) {
         report.warning(&format!(
             "an ended run left files that cannot be removed here ({error}: {}); the next build removes them",
             error.io()
@@ -189,8 +230,11 @@ fn bury(dir: &Path) -> Result<Vec<PathBuf>, Error> {
             let lock = match error::try_lock(&path.join("lock")) {
                 Ok(Some(lock)) => lock,
                 Ok(None) => continue,
-                // Its owner removes it at this moment.
-                Err(Error::Disk(error)) if error.is_not_found() => continue,
+                // Its owner removes it at this moment, or was killed at that.
+                Err(Error::Disk(error)) if error.is_not_found() => {
+                    fs::remove_dir(&path).ok();
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             let aside = free_name(dir, &format!(".dead-{}", name.to_string_lossy()));
