@@ -1,7 +1,7 @@
 //! Removal of trees, whatever modes their folders have, by several threads: over a network, or where a
 //! disk is told of every block that is freed, a file's end is mostly waiting.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,15 +21,12 @@ const ALONE: usize = 64;
 /// opened first, as overlay's work folder. What is mounted inside is left alone, with an error whose
 /// [`Error::io`] is `EXDEV`.
 pub fn remove_tree(path: &Path) -> Result<(), Error> {
-    let stat = match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(Error::new("look at", path, errno)),
-    };
+    let stat = unless_gone(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW));
+    let Some(stat) = stat.at("look at", path)? else { return Ok(()) };
     let name = CString::new(path.as_os_str().as_encoded_bytes())
         .map_err(|_| Error::new("remove", path, Errno::INVAL))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return rustix::fs::unlinkat(CWD, &name, AtFlags::empty()).at("remove", path);
+        return unlink(CWD, &name, AtFlags::empty()).at("remove", path);
     }
     let removal = Removal {
         device: stat.st_dev,
@@ -144,54 +141,40 @@ impl Removal {
     /// and those above that it was the last of.
     fn empty(&self, job: Job) -> Result<Vec<Job>, Error> {
         let path = job.path();
-        let (fd, folders) = self.enter(Folder::as_fd(job.above.as_ref()), &job.name, &path)?;
-        let (name, above, left) = (job.name, job.above, AtomicUsize::new(folders.len()));
-        let mut folder = Arc::new(Folder { fd, name, path, above, left });
-        if !folders.is_empty() {
-            let job = |name| Job { name, above: Some(Arc::clone(&folder)) };
-            return Ok(folders.into_iter().map(job).collect());
-        }
-        loop {
-            let above = folder.above.clone();
-            rustix::fs::unlinkat(Folder::as_fd(above.as_ref()), &folder.name, AtFlags::REMOVEDIR)
-                .at("remove", &folder.path)?;
-            match above {
-                Some(above) if above.left.fetch_sub(1, Ordering::AcqRel) == 1 => folder = above,
-                _ => return Ok(Vec::new()),
+        let Job { name, above } = job;
+        match self.enter(Folder::as_fd(above.as_ref()), &name, &path)? {
+            Some((fd, folders)) if !folders.is_empty() => {
+                let left = AtomicUsize::new(folders.len());
+                let folder = Arc::new(Folder { fd, name, path, above, left });
+                let job = |name| Job { name, above: Some(Arc::clone(&folder)) };
+                Ok(folders.into_iter().map(job).collect())
             }
+            _ => leave(name, above, path).map(|()| Vec::new()),
         }
     }
 
-    /// Opens a folder, removes what is no folder in it, and returns what is.
+    /// Opens a folder, removes what is no folder in it, and returns what is; `None` where it is gone.
     fn enter(
         &self,
         above: BorrowedFd<'_>,
         name: &CString,
         path: &Path,
-    ) -> Result<(OwnedFd, Vec<CString>), Error> {
+    ) -> Result<Option<(OwnedFd, Vec<CString>)>, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(above, name, flags, Mode::empty());
-        let fd = open()
-            .or_else(|errno| match errno {
-                Errno::ACCESS | Errno::PERM => {
-                    rustix::fs::chmodat(above, name, Mode::RWXU, AtFlags::empty())?;
-                    open()
-                }
-                other => Err(other),
-            })
-            .at("open", path)?;
+        let opened = open().or_else(|errno| match errno {
+            Errno::ACCESS | Errno::PERM => {
+                rustix::fs::chmodat(above, name, Mode::RWXU, AtFlags::empty())?;
+                open()
+            }
+            other => Err(other),
+        });
+        let Some(fd) = unless_gone(opened).at("open", path)? else { return Ok(None) };
         let stat = rustix::fs::fstat(&fd).at("look at", path)?;
         if stat.st_dev != self.device {
             return Err(Error::new("remove", path, Errno::XDEV));
         }
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&fd).at("list", path)? {
-            let entry = entry.at("list", path)?;
-            let name = entry.file_name();
-            if name != c"." && name != c".." {
-                names.push((name.to_owned(), entry.file_type()));
-            }
-        }
+        let Some(names) = unless_gone(names(&fd)).at("list", path)? else { return Ok(None) };
         let mut folders = Vec::new();
         let mut writable = stat.st_mode & 0o700 == 0o700;
         for (name, kind) in names {
@@ -202,8 +185,8 @@ impl Removal {
             }
             match kind {
                 FileType::Directory => folders.push(name),
-                _ => match rustix::fs::unlinkat(&fd, &name, AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
+                _ => match unlink(fd.as_fd(), &name, AtFlags::empty()) {
+                    Ok(()) => {}
                     Err(Errno::ISDIR) => folders.push(name),
                     Err(errno) => {
                         let file = path.join(OsStr::from_bytes(name.as_bytes()));
@@ -212,8 +195,50 @@ impl Removal {
                 },
             }
         }
-        Ok((fd, folders))
+        Ok(Some((fd, folders)))
     }
+}
+
+/// Removes an empty folder, and those above that it was the last of.
+fn leave(
+    mut name: CString,
+    mut above: Option<Arc<Folder>>,
+    mut path: PathBuf,
+) -> Result<(), Error> {
+    loop {
+        unlink(Folder::as_fd(above.as_ref()), &name, AtFlags::REMOVEDIR).at("remove", &path)?;
+        let last = |folder: &Arc<Folder>| folder.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        let Some(folder) = above.take().filter(last) else { return Ok(()) };
+        name.clone_from(&folder.name);
+        path.clone_from(&folder.path);
+        above.clone_from(&folder.above);
+    }
+}
+
+/// Lists a folder.
+fn names(fd: &OwnedFd) -> rustix::io::Result<Vec<(CString, FileType)>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(fd)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push((name.to_owned(), entry.file_type()));
+        }
+    }
+    Ok(names)
+}
+
+/// What is gone is `None` and no failure: others may sweep the same tree.
+fn unless_gone<T>(result: rustix::io::Result<T>) -> rustix::io::Result<Option<T>> {
+    match result {
+        Err(Errno::NOENT) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Removes a name, unless it is gone.
+fn unlink(above: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> rustix::io::Result<()> {
+    unless_gone(rustix::fs::unlinkat(above, name, flags)).map(|_| ())
 }
 
 #[cfg(test)]
@@ -263,7 +288,12 @@ mod tests {
             fs::create_dir_all(&folder).unwrap();
             fs::write(folder.join("file"), "").unwrap();
         }
-        remove_tree(&dir.path().join("wide")).unwrap();
+        // Two who sweep the same don't mind each other.
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| remove_tree(&dir.path().join("wide")));
+            remove_tree(&dir.path().join("wide")).unwrap();
+            other.join().unwrap().unwrap();
+        });
         assert!(list(dir.path()).unwrap().is_empty());
     }
 }

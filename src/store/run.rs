@@ -203,6 +203,7 @@ fn sweep_scratch(path: &Path, report: &dyn Report) {
     if !lock.exists() {
         // Being made, or all that is left.
         fs::remove_dir(path).ok();
+        return;
     }
     if !is_own(&lock, fs::FileType::is_file) {
         return;
