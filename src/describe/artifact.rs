@@ -13,7 +13,7 @@ use crate::oci::{
 use crate::transfer::{self, Source, Stream};
 
 /// The type of an empty configuration, and its content.
-const EMPTY: (&str, &[u8]) = ("application/vnd.oci.empty.v1+json", b"{}");
+const EMPTY: (&str, &[u8]) = (media_type::EMPTY, b"{}");
 
 /// A document that refers to an image, with its blobs.
 #[derive(Clone, Debug)]

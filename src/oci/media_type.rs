@@ -6,6 +6,8 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An OCI image configuration.
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// The configuration of an artifact that has none: `{}`.
+pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// An uncompressed layer.
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// A layer compressed with gzip.

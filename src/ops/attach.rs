@@ -1,7 +1,5 @@
 //! What is attached to an image in its registry: listed, read, and sent.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use crate::describe::sign::{Bundle, Simple};
@@ -20,9 +18,6 @@ pub(super) const SPDX: &str = "application/spdx+json";
 /// The type of an attached statement without a signature.
 pub(super) const STATEMENT: &str = "application/vnd.in-toto+json";
 
-/// The type of a config that says nothing.
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
-
 /// The most bytes of an attached document that are read.
 const LIMIT: u64 = 64 << 20;
 
@@ -38,34 +33,19 @@ pub(super) struct Attached {
 /// Reads what is attached to an image of the kinds that are known here.
 pub(super) fn list(registry: &Repository, subject: Digest) -> Result<Vec<Attached>, Error> {
     let mut found = Vec::new();
-    let is_known = |kind: &str| Bundle::is_type(kind) || matches!(kind, SPDX | STATEMENT | SOURCES);
     for mut entry in registry.referrers(subject)? {
-        // Where the registry lists nothing itself, cosign writes the config's type into the list.
-        let listed = type_of(&entry.rest).filter(|kind| *kind != EMPTY).map(str::to_owned);
-        if listed.as_deref().is_some_and(|kind| !is_known(kind))
-            || media_type::is_index(&entry.media_type)
-        {
+        let Some(kind) = entry.artifact_type() else { continue };
+        let artifact_type = kind.to_owned();
+        if !Bundle::is_type(kind) && !matches!(kind, SPDX | STATEMENT | SOURCES) {
             continue;
         }
         media_type::MANIFEST.clone_into(&mut entry.media_type);
         let manifest = registry.document(&entry)?.manifest().map_err(transfer::Error::from)?;
-        let Some(artifact_type) = listed.or_else(|| type_of(&manifest.rest).map(str::to_owned))
-        else {
-            continue;
-        };
-        if !is_known(&artifact_type) {
-            continue;
-        }
         let [layer] = manifest.layers.as_slice() else { continue };
         let bytes = transfer::fetch(registry, layer, LIMIT)?;
         found.push(Attached { artifact_type, bytes });
     }
     Ok(found)
-}
-
-/// The type that a descriptor or a manifest gives an artifact.
-fn type_of(members: &BTreeMap<String, Value>) -> Option<&str> {
-    members.get("artifactType").and_then(Value::as_str)
 }
 
 /// Whose document is wanted.

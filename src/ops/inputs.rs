@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::describe::sources::{self as project, DEFINITION, SOURCES};
 use crate::describe::{Artifact, Parts};
@@ -35,7 +35,7 @@ const INPUTS: &str = "application/vnd.ocibuild.inputs.v1";
 const BODY: &str = "application/octet-stream";
 
 /// The type of an empty configuration, and its content.
-const EMPTY: (&str, &[u8]) = ("application/vnd.oci.empty.v1+json", b"{}");
+const EMPTY: (&str, &[u8]) = (media_type::EMPTY, b"{}");
 
 /// Keeps a locked definition with its recipes and its lock beside the images that were built of it.
 /// Without a lock nobody could build the same of them.
@@ -219,9 +219,7 @@ pub(super) fn pull_inputs(
     report: &dyn Report,
 ) -> Result<(), Error> {
     for (entry, _) in inspect::manifests(reference, document, store)? {
-        let of_inputs = |one: &&Descriptor| {
-            one.rest.get("artifactType").and_then(Value::as_str) == Some(INPUTS)
-        };
+        let of_inputs = |one: &&Descriptor| one.artifact_type() == Some(INPUTS);
         let all = registry.referrers(entry.digest)?;
         let Some(found) = all.iter().find(of_inputs) else {
             return Err(Error::NotAttached { what: "inputs", image: reference.at(entry.digest) });

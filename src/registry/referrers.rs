@@ -28,8 +28,25 @@ impl Repository {
                 return Ok(listed);
             }
             let index = place.fallback(subject, For::Pull)?;
-            Ok(index.map(|index| index.manifests).unwrap_or_default())
+            let listed = index.map(|index| index.manifests).unwrap_or_default();
+            listed.into_iter().map(|entry| place.told_in_full(entry)).collect()
         })
+    }
+
+    /// Completes an entry of a list that a client wrote: cosign's has the config's type for the
+    /// artifact's, and no annotations. What can't be read is left as it is listed.
+    fn told_in_full(&self, entry: Descriptor) -> Result<Descriptor, Error> {
+        if entry.artifact_type().is_some_and(|kind| kind != media_type::EMPTY) {
+            return Ok(entry);
+        }
+        match self.get_document(&entry.digest.to_string(), Some(entry.digest), For::Pull) {
+            Ok(document) => {
+                let told = as_referrer(&document).ok().flatten();
+                Ok(told.map_or(entry, |(_, told)| told))
+            }
+            Err(error) if error.is_not_found() => Ok(entry),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sees to it that a document which has a subject is listed as its referrer. What lists it already
