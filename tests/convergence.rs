@@ -14,7 +14,7 @@ use ocibuild::transfer::{Body, Placed, Sink, Source, Stream, fetch};
 
 use crate::support::cli::{Project, Who, wait_for};
 use crate::support::counter::Counter;
-use crate::support::registry::{Auth, Registry};
+use crate::support::registry::Registry;
 use crate::support::token::TokenServer;
 use crate::support::{image, noise};
 
@@ -158,13 +158,7 @@ fn a_token_that_ends_within_an_upload_is_replaced_where_that_goes_on() {
     // One that says how long its tokens live, and one that lies.
     for says in [Some(2), Some(3600)] {
         let server = TokenServer::start(2, says, "me", "secret");
-        let auth = Auth::Token {
-            realm: &server.realm(),
-            service: "registry",
-            issuer: "tests",
-            bundle: &server.certificate(),
-        };
-        let registry = Registry::start(None, &auth);
+        let registry = server.registry(None);
         let keychain = Keychain::new(&BTreeMap::new()).with_login(&registry.host(), "me", "secret");
         let registries = Registries::new(Client::new(Config::default()), keychain);
         let repository = registries.open(&registry.image("a/b:1").parse().unwrap());

@@ -84,14 +84,7 @@ fn a_login_by_token_is_tried_behind_tls() {
     let project = Project::new();
     let tls = Tls::new();
     let server = TokenServer::start(30, None, "me", "secret");
-    // A realm without TLS is none that a registry behind TLS may send us to.
-    let auth = Auth::Token {
-        realm: &server.realm(),
-        service: "registry",
-        issuer: "tests",
-        bundle: &server.certificate(),
-    };
-    let plain = Registry::start(None, &auth);
+    let plain = server.registry(None);
     let stderr = login(&project, &plain.host(), "me", "wrong", &[]).fails(1);
     assert!(stderr.contains("incorrect username or password"), "{stderr}");
     login(&project, &plain.host(), "me", "secret", &[]).ok();
@@ -99,7 +92,8 @@ fn a_login_by_token_is_tried_behind_tls() {
 
     let authority = tls.authority();
     let env = [("SSL_CERT_FILE", authority.to_str().unwrap())];
-    let behind = Registry::start(Some(&tls), &auth);
+    // A realm without TLS is none that a registry behind TLS may send us to.
+    let behind = server.registry(Some(&tls));
     let asked = server.asked().len();
     let stderr = login(&project, &behind.host(), "me", "secret", &env).fails(1);
     assert!(stderr.contains("not encrypted"), "{stderr}");
@@ -110,13 +104,7 @@ fn a_login_by_token_is_tried_behind_tls() {
 #[test]
 fn an_identity_token_is_exchanged_for_one_that_pushes() {
     let server = TokenServer::start(300, None, "me", "secret");
-    let auth = Auth::Token {
-        realm: &server.realm(),
-        service: "registry",
-        issuer: "tests",
-        bundle: &server.certificate(),
-    };
-    let registry = Registry::start(None, &auth);
+    let registry = server.registry(None);
     let project = Project::with_tiny_base(Who::Root);
     let file = |identity: &str| {
         let host = registry.host();

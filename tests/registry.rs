@@ -250,20 +250,10 @@ fn a_proxy_and_its_authority_are_used_for_what_is_not_here() {
     assert_eq!(pulled.blobs(), memory.blobs());
 }
 
-fn with_tokens(server: &TokenServer) -> Registry {
-    let auth = Auth::Token {
-        realm: &server.realm(),
-        service: "registry",
-        issuer: "tests",
-        bundle: &server.certificate(),
-    };
-    Registry::start(None, &auth)
-}
-
 #[test]
 fn tokens_are_fetched_once_for_all_and_with_the_right_scopes() {
     let server = TokenServer::start(30, None, "me", "secret");
-    let registry = with_tokens(&server);
+    let registry = server.registry(None);
     let me = registries(None, anonymous().with_login(&registry.host(), "me", "secret"));
     let base = registry.image("private/base:1");
     let mut memory = Memory::default();
@@ -297,7 +287,7 @@ fn tokens_are_fetched_once_for_all_and_with_the_right_scopes() {
 fn a_token_that_ends_sooner_than_it_said_is_replaced() {
     // Says an hour, lives a second or two.
     let server = TokenServer::start(1, Some(3600), "me", "secret");
-    let registry = with_tokens(&server);
+    let registry = server.registry(None);
     let me = registries(None, anonymous().with_login(&registry.host(), "me", "secret"));
     let name = registry.image("a/b:1");
     let memory = Memory::default();
@@ -324,7 +314,7 @@ fn a_token_that_ends_sooner_than_it_said_is_replaced() {
 #[test]
 fn tokens_that_live_for_seconds_carry_a_long_push() {
     let server = TokenServer::start(2, Some(2), "me", "secret");
-    let registry = with_tokens(&server);
+    let registry = server.registry(None);
     let me = registries(None, anonymous().with_login(&registry.host(), "me", "secret"));
     let memory = Memory::default();
     let start = Instant::now();

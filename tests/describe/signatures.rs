@@ -154,10 +154,15 @@ fn cosign_takes_what_we_sign_and_we_take_what_it_signs() {
         assert!(found.status.success(), "{form:?}: {}", String::from_utf8_lossy(&found.stderr));
         assert!(!with("other.pub").status.success(), "{form:?}");
     }
+    // The provenance is of the image, the list of packages of its platform.
+    let index = get_json(&registry.host(), "ours/manifests/latest");
+    let platform = format!("{ours}@{}", index["manifests"][0]["digest"].as_str().unwrap());
     let line = ["verify-attestation", "--insecure-ignore-tlog", "--allow-http-registry", "--key"];
-    let provenance = ["mine.pub", "--type", "slsaprovenance1", &ours];
-    let found = cosign(&[&line[..], &provenance, &bundles].concat());
-    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    for (kind, name) in [("slsaprovenance1", &ours), ("spdxjson", &platform)] {
+        let what = ["mine.pub", "--type", kind, name];
+        let found = cosign(&[&line[..], &what, &bundles].concat());
+        assert!(found.status.success(), "{kind}: {}", String::from_utf8_lossy(&found.stderr));
+    }
 
     assert!(cosign(&["generate-key-pair"]).status.success());
     let sign =

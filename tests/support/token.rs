@@ -1,6 +1,5 @@
 //! A token server as distribution specifies it, for a `docker-registry` that wants tokens.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -8,6 +7,7 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
+use super::registry::{Auth, Registry, Tls};
 use super::{TempDir, run, temp_dir};
 use crate::double::{Double, Reply, Request};
 
@@ -73,14 +73,15 @@ impl TokenServer {
         TokenServer { double, dir }
     }
 
-    /// The certificate that signs the tokens.
-    pub(crate) fn certificate(&self) -> PathBuf {
-        self.dir.path().join("cert.pem")
-    }
-
-    /// Where tokens are had.
-    pub(crate) fn realm(&self) -> String {
-        format!("http://{}/token", self.double.host())
+    /// Starts a registry that takes these tokens, behind TLS or not.
+    pub(crate) fn registry(&self, tls: Option<&Tls>) -> Registry {
+        let auth = Auth::Token {
+            realm: &format!("http://{}/token", self.double.host()),
+            service: "registry",
+            issuer: "tests",
+            bundle: &self.dir.path().join("cert.pem"),
+        };
+        Registry::start(tls, &auth)
     }
 
     /// Returns the scopes that were asked for, one string a request.
