@@ -14,7 +14,7 @@ use crate::support::cli::{Project, Ran, Who, names, require_root};
 use crate::support::files::Files;
 use crate::support::freezer::Freezer;
 use crate::support::web::Web;
-use crate::support::{image, run, temp_dir};
+use crate::support::{image, package, run, temp_dir};
 
 /// A build whose only way to the network is a web of doubles.
 fn build_on(web: &Web, project: &Project, line: &[&str]) -> Ran {
@@ -213,22 +213,7 @@ fn collect(root: &Path, below: &Path, files: &mut Vec<(String, Vec<u8>)>) {
 
 /// A package and the index that lists it.
 fn packages() -> Vec<(String, Vec<u8>)> {
-    let dir = temp_dir();
-    let tree = dir.path().join("tree");
-    std::fs::create_dir_all(tree.join("DEBIAN")).unwrap();
-    std::fs::create_dir_all(tree.join("usr/share")).unwrap();
-    std::fs::write(tree.join("usr/share/of-the-test"), "plain\n").unwrap();
-    let control = "Package: of-the-test\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.c>\n\
-                   Description: of a test\n";
-    std::fs::write(tree.join("DEBIAN/control"), control).unwrap();
-    let package = dir.path().join("package.deb");
-    run(Command::new("dpkg-deb").args(["--build", "--root-owner-group"]).args([&tree, &package]));
-    let package = std::fs::read(package).unwrap();
-    let index = format!(
-        "{control}Filename: ./of-the-test_1_all.deb\nSize: {}\nSHA256: {}\n",
-        package.len(),
-        &image::digest(&package)[7..]
-    );
+    let (package, index) = package::of_the_test();
     vec![
         ("/apt/Packages".to_owned(), index.into_bytes()),
         ("/apt/of-the-test_1_all.deb".to_owned(), package),

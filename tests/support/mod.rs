@@ -14,6 +14,7 @@ pub(crate) mod freezer;
 pub(crate) mod image;
 pub(crate) mod memory;
 pub(crate) mod nginx;
+pub(crate) mod package;
 pub(crate) mod podman;
 pub(crate) mod registry;
 pub(crate) mod token;
