@@ -111,6 +111,9 @@ mod shell;
 // Locks: told apart, merged, made and played back.
 mod locks;
 
+// Locks played back when what they hold has expired.
+mod later;
+
 // What goes with an image: its packages, signatures, and where it comes from.
 mod describe;
 

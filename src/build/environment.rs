@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::Ownership;
-
 /// Where the builder's own files lie for a step; a mount that never reaches a layer.
 pub(super) const SUPPORT: &str = "/run/ocibuild";
 
@@ -55,19 +53,6 @@ pub(super) fn complete(
         env.insert("APT_CONFIG".to_owned(), format!("{SUPPORT}/apt.conf"));
     }
     env
-}
-
-/// The file behind `APT_CONFIG`; `None` where apt needs nothing else than what the image says.
-/// Without owners, apt must not look whether it has become another user.
-pub(super) fn apt_conf(trust: bool, ownership: Ownership) -> Option<String> {
-    let mut text = String::new();
-    if trust {
-        text.push_str(&format!("Acquire::https::CaInfo \"{SUPPORT}/ca.crt\";\n"));
-    }
-    if ownership == Ownership::Discarded {
-        text.push_str("APT::Sandbox::User \"root\";\n");
-    }
-    (!text.is_empty()).then_some(text)
 }
 
 /// The steps' `/etc/hosts`: loopback, the sandbox's own name, and what the machine adds for its site.

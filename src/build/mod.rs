@@ -5,6 +5,7 @@
 //! which a first pass over the tree gives at the speed of hashing. Nothing a build leaves behind is
 //! visible before it is whole.
 
+mod apt;
 mod convert;
 mod environment;
 mod error;

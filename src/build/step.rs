@@ -21,6 +21,7 @@ use crate::sandbox::{
 };
 use crate::text::User;
 
+use super::apt::{self, Apt};
 use super::environment::{self, SUPPORT};
 use super::error::{LastLines, PlaceOrFetch};
 use super::place::{Attributes, Placer};
@@ -102,9 +103,9 @@ pub(super) struct Stage<'a> {
 impl Stage<'_> {
     /// Runs every step of the layer.
     pub(super) fn run(self) -> Result<Run, Error> {
-        let mounts = self.prepare()?;
         let open = Placer::open(self.tree.merged(), self.truth);
         let placer = open.map_err(|error| self.place_error("(tree)", error.into()))?;
+        let mounts = self.prepare(&placer)?;
         let release = self.release(&placer)?;
         let mut log = BufWriter::new(File::create(&self.log).at("create", &self.log)?);
         let layer = self.layer;
@@ -146,7 +147,7 @@ impl Stage<'_> {
     }
 
     /// Makes the layer's scratch and the folder that steps see as [`SUPPORT`].
-    fn prepare(&self) -> Result<Vec<Mount>, Error> {
+    fn prepare(&self, placer: &Placer<'_>) -> Result<Vec<Mount>, Error> {
         let mut mounts = Vec::new();
         for (target, name, mode) in SCRATCH {
             let source = self.folder.join(name);
@@ -171,18 +172,24 @@ impl Stage<'_> {
             self.layer.source_date,
         )?;
         let certificates = self.host.certificates.as_deref();
-        let apt = self.apt_conf();
+        let replayed = self.apt().replayed;
+        let sqv = if replayed { placer.read(Path::new(apt::SQV), 1) } else { Ok(None) };
+        let sqv = sqv.map_err(|error| self.place_error("(tree)", error.into()))?;
+        let apt = self.apt().configuration(sqv.is_some());
         let keystore = certificates.map(trust::keystore);
         let files = [
             ("ca.crt", certificates),
             ("cacerts", keystore.as_deref()),
             ("apt.conf", apt.as_deref().map(str::as_bytes)),
         ];
-        for (name, bytes) in files {
+        let files = files.into_iter().map(|(name, bytes)| (name, bytes, 0o644));
+        let programs = apt::PROGRAMS.into_iter().filter(|_| replayed);
+        let programs = programs.map(|(name, text)| (name, Some(text.as_bytes()), 0o755));
+        for (name, bytes, mode) in files.chain(programs) {
             if let Some(bytes) = bytes {
                 let path = support.join(name);
                 std::fs::write(&path, bytes).at("write", &path)?;
-                std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644))
+                std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))
                     .at("set the mode of", &path)?;
             }
         }
@@ -197,12 +204,15 @@ impl Stage<'_> {
         Ok(mounts)
     }
 
-    fn apt_conf(&self) -> Option<String> {
-        let ownership = match self.owners {
-            Owners::Nobody => Ownership::Discarded,
-            Owners::Tree | Owners::Kept(_) => Ownership::Kept,
-        };
-        environment::apt_conf(self.host.certificates.is_some(), ownership)
+    fn apt(&self) -> Apt {
+        Apt {
+            trust: self.host.certificates.is_some(),
+            ownership: match self.owners {
+                Owners::Nobody => Ownership::Discarded,
+                Owners::Tree | Owners::Kept(_) => Ownership::Kept,
+            },
+            replayed: self.netlog.is_some_and(Netlog::is_replay),
+        }
     }
 
     /// Reads what the tree says of itself.
@@ -229,12 +239,7 @@ impl Stage<'_> {
         let spec = Spec {
             root: self.tree.merged().to_owned(),
             mounts: mounts.to_vec(),
-            env: environment::complete(
-                run.env,
-                self.host.step_env(),
-                trust,
-                self.apt_conf().is_some(),
-            ),
+            env: environment::complete(run.env, self.host.step_env(), trust, self.apt().is_told()),
             user: run.user.to_string(),
             workdir: PathBuf::from(run.workdir),
             argv: run.argv,

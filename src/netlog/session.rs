@@ -79,6 +79,11 @@ impl Netlog {
         &self.shared.authority
     }
 
+    /// Tells whether all answers were recorded before.
+    pub fn is_replay(&self) -> bool {
+        self.shared.replay.is_some()
+    }
+
     /// Serves a step's sockets; `step` is its name in what is noted.
     pub fn serve(&self, doors: Doors, step: &str) -> Result<Session, Error> {
         let guest = Guest { shared: Arc::clone(&self.shared), step: step.into() };

@@ -220,6 +220,12 @@ pub(crate) fn debian() -> &'static Path {
     TAR.get_or_init(|| made("debian.tar", &[]))
 }
 
+/// The Debian whose apt has signatures verified by sqv.
+pub(crate) fn new_debian() -> &'static Path {
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| made("trixie.tar", &["--suite", "trixie"]))
+}
+
 /// The oldest Debian that the mirrors still have with its updates.
 pub(crate) fn old_debian() -> &'static Path {
     static TAR: OnceLock<PathBuf> = OnceLock::new();
