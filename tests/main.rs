@@ -64,6 +64,9 @@ mod sandbox;
 // Owners, device nodes and ids where the kernel has one id alone.
 mod ownership;
 
+// The same answers where a process is no longer stopped to be told.
+mod unstopped;
+
 // What another than root may where the kernel has one id alone.
 mod access;
 

@@ -50,7 +50,7 @@ fn over_debian(who: Who, request: &str, steps: &[Step]) -> Vec<Value> {
     over(&driver, &sidecar, request, steps)
 }
 
-fn over(driver: &Driver, sidecar: &Value, request: &str, steps: &[Step]) -> Vec<Value> {
+pub(crate) fn over(driver: &Driver, sidecar: &Value, request: &str, steps: &[Step]) -> Vec<Value> {
     let mut acts = vec![
         json!({ "memory": { "dir": driver.path("memory"), "bytes": 2_u64 << 30 } }),
         driver.mount(&[json!([driver.path("base"), sidecar])], "memory"),

@@ -34,6 +34,8 @@ pub(super) fn birth_of(status: &Status) -> Option<Identity> {
 pub(super) struct Entry {
     pub(super) record: Record,
     pub(super) identity: Identity,
+    /// The number that the record is under, where that is another.
+    pub(super) above: Option<Key>,
     /// What was in it when it was last opened to be written: a change takes its capabilities.
     pub(super) opened: Option<Content>,
 }

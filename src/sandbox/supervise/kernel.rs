@@ -34,7 +34,8 @@ pub(super) struct Notice {
     flags: u32,
     pub(super) number: i32,
     pub(super) architecture: u32,
-    instruction: u64,
+    /// Where the process goes on when it is answered.
+    pub(super) instruction: u64,
     pub(super) arguments: [u64; 6],
 }
 

@@ -219,6 +219,7 @@ pub(super) fn answer(call: &Call<'_>, theme: Theme) -> Answer {
     let handle = |call: &Call<'_>| {
         if matches!(call.op, Op::Execve | Op::Execveat) {
             call.begin()?;
+            call.step.quick.forget(call.tracee);
         }
         access::check(call)?;
         match theme {

@@ -14,6 +14,7 @@
 //! Not imitated: `Uid:` in `/proc/PID/status`; the ids that sockets and `inotify` tell; the kind of a
 //! device node in a folder's listing; who may signal whom.
 
+mod above;
 mod access;
 mod calls;
 mod chown;
@@ -29,6 +30,7 @@ mod moves;
 mod owners;
 mod parents;
 mod ptrace;
+mod quick;
 mod socket;
 mod stat;
 mod step;
@@ -43,6 +45,7 @@ pub(super) use calls::{Arch, CALLS, Theme, When, is_for_others, wanted};
 pub(super) use kernel::install_listener;
 pub(super) use listener::{Supervised, supervise};
 pub use owners::Ownership;
+pub(super) use quick::PASS;
 pub(super) use step::mark;
 
 /// What a supervisor answers for.

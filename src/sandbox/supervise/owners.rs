@@ -4,7 +4,8 @@
 //! - An inode number alone is no identity, since file systems use one again at once: a record also
 //!   holds the file's time of birth, or its handle where there is no such time.
 //! - A file that overlay copies up keeps the number it had below until the kernel forgets it, and
-//!   then has that of the upper folder: it is recorded under both.
+//!   then has that of the upper folder; of two links to it one may have the one and one the other.
+//!   Its record is under the number of the upper folder, and the other leads there (`above`).
 //! - An entry of a layer below has no record until it is changed, moved or linked. For that, what
 //!   is made or moved to a name that those layers know something of gets a record at once, so that
 //!   an entry without one is theirs.
@@ -24,9 +25,11 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::{Mode, OFlags};
 
 use super::Scope;
+use super::above::follow;
 use super::identity::{Entry, Identity, Key, birth_of, content_of, handle_of, is_past, key_of};
 use super::kernel::{self, Status};
 use super::parents::Parents;
+use super::quick::Table;
 use super::tracee::look_at;
 use super::view::{View, copy_up, path_in};
 use crate::rootfs::{EntryPath, Lower, Record, Tree, Truth};
@@ -42,19 +45,21 @@ const NOTHING: usize = 100_000;
 pub struct Ownership {
     scope: Scope,
     merged: PathBuf,
-    upper: Option<OwnedFd>,
+    pub(super) upper: Option<OwnedFd>,
     before: Parents,
     /// Whether entries of the layers below are found by path.
     by_path: bool,
+    /// Of which files processes have to ask, where they can find out by themselves.
+    table: Option<Table>,
     mount: u64,
     /// The device of what lies in the upper folder. Entries of layers on another file system have
     /// another one, until they are copied up and the kernel forgets where they came from.
-    device: u64,
+    pub(super) device: u64,
     entries: RwLock<HashMap<Key, Entry>>,
     /// Old inodes without a record, of whose paths nothing is known either.
     nothing: RwLock<HashMap<Key, Identity>>,
     pins: Mutex<VecDeque<OwnedFd>>,
-    has_entries: AtomicBool,
+    pub(super) has_entries: AtomicBool,
     has_groups: AtomicBool,
     has_capabilities: AtomicBool,
 }
@@ -115,10 +120,16 @@ impl Ownership {
     ) -> io::Result<Ownership> {
         let root = CString::new(merged.as_os_str().as_bytes())?;
         let status = kernel::statx(libc::AT_FDCWD, &root, 0, libc::STATX_MNT_ID)?;
+        let by_path = upper.is_some() && !before.is_empty();
+        // Where there can't be one, processes are stopped for every answer.
+        let is_of_use = scope == Scope::Full && cfg!(target_arch = "x86_64");
+        let new = || Table::new(before.names().filter(|_| by_path));
+        let table = if is_of_use { new().ok() } else { None };
         Ok(Ownership {
             scope,
             merged: merged.to_owned(),
-            by_path: upper.is_some() && !before.is_empty(),
+            by_path,
+            table,
             upper,
             has_groups: AtomicBool::new(before.has_groups()),
             has_capabilities: AtomicBool::new(before.has_capabilities()),
@@ -137,12 +148,17 @@ impl Ownership {
         self.scope
     }
 
-    fn entries(&self) -> RwLockReadGuard<'_, HashMap<Key, Entry>> {
+    pub(super) fn entries(&self) -> RwLockReadGuard<'_, HashMap<Key, Entry>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entries_mut(&self) -> RwLockWriteGuard<'_, HashMap<Key, Entry>> {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of which files processes have to ask.
+    pub(super) fn table(&self) -> Option<&Table> {
+        self.table.as_ref()
     }
 
     /// Tells whether a folder may have a group that isn't root's.
@@ -177,10 +193,9 @@ impl Ownership {
         status: &Status,
         fd: Option<BorrowedFd<'_>>,
     ) -> Option<Record> {
-        let key = key_of(status);
-        let entry = {
+        let (key, entry) = {
             let entries = self.entries();
-            let entry = entries.get(&key)?;
+            let (key, entry) = follow(&entries, key_of(status))?;
             let same = match (&entry.identity, birth_of(status)) {
                 (Identity::Birth(..), Some(birth)) => entry.identity == birth,
                 (Identity::Handle(handle), _) => fd.is_none_or(|fd| {
@@ -191,7 +206,7 @@ impl Ownership {
             if same && entry.opened.is_none() {
                 return Some(entry.record.clone());
             }
-            (entry.clone(), same)
+            (key, (entry.clone(), same))
         };
         match entry {
             (entry, true) => {
@@ -226,6 +241,11 @@ impl Ownership {
     ) -> Option<Record> {
         if self.has_entries.load(Ordering::Acquire)
             && let Some(record) = self.of_inode(view, status, fd)
+        {
+            return Some(record);
+        }
+        if let Some(fd) = fd.filter(|_| self.may_have_links(status))
+            && let Some(record) = self.of_links(view, fd, status)
         {
             return Some(record);
         }
@@ -323,12 +343,19 @@ impl Ownership {
         let key = key_of(&status);
         let other = if is_folder { None } else { self.key_above(view, fd, &status) };
         let opened = is_opened.then(|| content_of(view, fd, &status)).transpose()?;
-        let entry = Entry { record, identity, opened };
-        let mut entries = self.entries_mut();
-        if let Some(other) = other.filter(|other| *other != key) {
-            entries.insert(other, entry.clone());
+        let entry = Entry { record, identity, opened, above: None };
+        if let Some(table) = &self.table {
+            for (_, inode) in other.iter().chain([&key]) {
+                table.note(*inode)?;
+            }
         }
-        entries.insert(key, entry);
+        let mut entries = self.entries_mut();
+        if let Some(above) = other.filter(|other| *other != key) {
+            entries.insert(key, Entry { above: Some(above), ..entry.clone() });
+            entries.insert(above, entry);
+        } else {
+            entries.insert(key, entry);
+        }
         drop(entries);
         self.has_entries.store(true, Ordering::Release);
         if !is_folder && let Ok(pin) = as_place(view, fd) {
@@ -339,20 +366,6 @@ impl Ownership {
             pins.push_back(pin);
         }
         Ok(())
-    }
-
-    /// The number that a file of the overlay has in the upper folder.
-    fn key_above(&self, view: View<'_>, fd: BorrowedFd<'_>, status: &Status) -> Option<Key> {
-        let upper = self.upper.as_ref()?;
-        if status.stx_mnt_id != view.mount {
-            return None;
-        }
-        let path = path_in(view, fd)?;
-        let own = format!("{}/fd/{}/", view.own, upper.as_raw_fd());
-        let path = CString::new([own.as_bytes(), &path].concat()).ok()?;
-        let flags = libc::AT_SYMLINK_NOFOLLOW;
-        let above = kernel::statx(libc::AT_FDCWD, &path, flags, libc::STATX_INO).ok()?;
-        Some((self.device, above.stx_ino))
     }
 
     /// The view of a thread of the build.
@@ -387,7 +400,9 @@ impl Truth for Ownership {
         let view = View { mount: status.stx_mnt_id, ..self.outside() };
         let own = || Some(path.as_bytes().to_vec());
         let record = self.of(view, &status, None, own);
-        if record.as_ref().and_then(|it| it.capability.as_ref()).is_none_or(Vec::is_empty) {
+        let is_certain = record.is_some() || !self.may_have_links(&status);
+        let has_capability = |it: &Record| it.capability.as_ref().is_some_and(|it| !it.is_empty());
+        if is_certain && !record.as_ref().is_some_and(has_capability) {
             return Ok(record);
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -46,6 +46,11 @@ impl Parents {
         self.names.contains(name)
     }
 
+    /// Returns the last parts of all paths of which something is known.
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.names.iter().map(Vec::as_slice)
+    }
+
     /// Tells whether something has a group that isn't root's.
     pub(super) fn has_groups(&self) -> bool {
         self.known.values().any(|record| record.gid.is_some_and(|gid| gid != 0))

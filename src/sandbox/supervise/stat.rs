@@ -9,6 +9,7 @@ use super::Scope;
 use super::calls::Op;
 use super::kernel::{self, Answer, Status};
 use super::layout::Layout;
+use super::quick;
 use super::step::{Call, Handled};
 use super::tracee::{At, Place, id, number};
 use super::view::{below, path_in};
@@ -21,6 +22,15 @@ const UNMAPPED: u32 = 65534;
 const MNT_ID_UNIQUE: u32 = 0x4000;
 
 pub(super) fn stat(call: &Call<'_>) -> Handled {
+    if let Some(handled) = quick::requests(call) {
+        return handled;
+    }
+    let handled = answer(call);
+    call.step.quick.count(call);
+    handled
+}
+
+fn answer(call: &Call<'_>) -> Handled {
     if call.ownership().is_empty() {
         return Ok(Answer::Continue);
     }
@@ -69,6 +79,13 @@ pub(super) fn stat(call: &Call<'_>) -> Handled {
 /// Finds what is remembered of a place, with as few calls as it takes.
 pub(super) fn record_at(call: &Call<'_>, place: &Place, status: &Status) -> Option<Record> {
     let (ownership, view) = (call.ownership(), call.view);
+    if ownership.may_have_links(status) {
+        if let Some(record) = ownership.of_inode(view, status, None) {
+            return Some(record);
+        }
+        let fd = place.open().ok()?;
+        return ownership.of_fd(view, fd.as_fd(), status);
+    }
     if !ownership.goes_by_path() {
         return ownership.of_inode(view, status, None);
     }

@@ -15,6 +15,7 @@ use super::calls::{Arch, Op};
 use super::credentials::Credentials;
 use super::kernel::{self, Answer, Notice, Status};
 use super::owners::Ownership;
+use super::quick::Quick;
 use super::trace::Request;
 use super::tracee::{At, Errno, Place, Tracee, errno, look_at};
 use super::view::View;
@@ -46,6 +47,7 @@ pub(super) struct Step<'s> {
     pub(super) chroots: AtomicBool,
     /// Set when the step must run again with a wider scope.
     pub(super) wants_more: AtomicBool,
+    pub(super) quick: Quick,
     /// Who has threads traced.
     usher: Mutex<Option<Sender<Request>>>,
 }
@@ -75,6 +77,7 @@ impl<'s> Step<'s> {
             others,
             chroots,
             wants_more,
+            quick: Quick::default(),
             usher: Mutex::new(None),
         })
     }
@@ -127,6 +130,8 @@ pub(super) struct Call<'c> {
     /// What the kernel knows it by; none where it is a tracer that stopped it.
     pub(super) id: Option<u64>,
     pub(super) arguments: [u64; 6],
+    /// Where in its memory the process goes on.
+    pub(super) returns_to: u64,
     /// What the answering thread sees from its root.
     pub(super) view: View<'c>,
 }
@@ -136,8 +141,9 @@ pub(super) type Handled = Result<Answer, Errno>;
 impl<'c> Call<'c> {
     pub(super) fn new(step: &'c Step<'c>, notice: &Notice, arch: Arch, op: Op) -> Call<'c> {
         let tracee = Tracee { pid: notice.pid };
-        let view = step.view();
-        Call { step, tracee, arch, op, id: Some(notice.id), arguments: notice.arguments, view }
+        let (id, view) = (Some(notice.id), step.view());
+        let (arguments, returns_to) = (notice.arguments, notice.instruction);
+        Call { step, tracee, arch, op, id, arguments, returns_to, view }
     }
 
     /// One of a thread that a tracer has stopped.
@@ -232,6 +238,9 @@ impl<'c> Call<'c> {
         let (_, hard) = kernel::resident_limit(self.tracee.pid).map_err(|error| errno(&error))?;
         let soft = mark((hard != u64::MAX).then_some(hard), entry as u64);
         self.still_waits()?;
+        if is_restricted {
+            self.step.quick.end(self.tracee)?;
+        }
         kernel::set_resident_limit(self.tracee.pid, soft, hard).map_err(|error| errno(&error))?;
         if is_restricted && self.id.is_some() && !self.step.starts {
             self.step.trace(self.tracee);

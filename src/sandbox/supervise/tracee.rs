@@ -237,6 +237,29 @@ impl Tracee {
         kernel::write_memory(self.pid, address, bytes).map_err(|error| errno(&error))
     }
 
+    /// Writes bytes where the process itself may not, in a copy of its own.
+    pub(super) fn overwrite(self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let raw = rustix::io::Errno::raw_os_error;
+        let path = format!("{}/mem", self.pid);
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let memory = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(raw)?;
+        let written = rustix::io::pwrite(&memory, bytes, address).map_err(raw)?;
+        if written == bytes.len() { Ok(()) } else { Err(libc::EFAULT) }
+    }
+
+    /// Returns what `/proc` tells of the process's memory.
+    pub(super) fn maps(self) -> Result<String, Errno> {
+        std::fs::read_to_string(format!("{}/maps", self.pid)).map_err(|error| errno(&error))
+    }
+
+    /// Returns how many threads the process has.
+    pub(super) fn threads(self) -> Result<u64, Errno> {
+        let tasks = rustix::fs::stat(format!("{}/task", self.pid))
+            .map_err(rustix::io::Errno::raw_os_error)?;
+        // The folder, its parent's entry, and one for each.
+        Ok(tasks.st_nlink.saturating_sub(2))
+    }
+
     /// Returns the place that a call names.
     pub(super) fn place(self, at: At) -> Result<Place, Errno> {
         let path = match at.path {
