@@ -94,7 +94,9 @@ impl Quick {
         if !self.helped.load(Ordering::Acquire) {
             return Ok(());
         }
-        for hole in Files::of(tracee)?.holes(tracee, 0) {
+        // Whose memory can't be looked at hasn't been helped.
+        let Ok(files) = Files::of(tracee) else { return Ok(()) };
+        for hole in files.holes(tracee, 0) {
             if has_image(tracee, &hole) {
                 tracee.overwrite(hole.start + OFF_AT, &1_u64.to_le_bytes())?;
             }
