@@ -208,13 +208,24 @@ fn owners_outlive_what_the_kernel_forgets() {
 }
 
 #[test]
-fn fifty_thousand_owners() {
-    let script = "mkdir /root/m; cd /root/m; seq 50000 | xargs touch
+fn more_owners_than_files_can_be_open() {
+    let (driver, sidecar) = debian(Who::Range);
+    let script = "mkdir /root/m; cd /root/m; seq 120000 | xargs touch
         list() { find . -type f -printf '%U:%G\\n' | sort | uniq -c; }
-        chown -R 1000:100 .; list; chown 7 5; list";
-    let results = over_debian(Who::Range, "single", &[Step::new(script)]);
-    let said = lines(&results[0]).join("\n");
-    assert_eq!(said, "  50000 1000:100\n  49999 1000:100\n      1 7:100");
+        chown -R 1000:100 .; list; chown 7 5; list; ulimit -Hn";
+    let acts = [
+        json!({ "memory": { "dir": driver.path("memory"), "bytes": 1 << 30 } }),
+        driver.mount(&[json!([driver.path("base"), sidecar])], "memory"),
+        Step::new(script).act(),
+    ];
+    let inner = driver.command("single", &acts);
+    let mut limited = Command::new("prlimit");
+    limited.args(["--nofile=20000:20000", "--"]).arg(inner.get_program()).args(inner.get_args());
+    let environment = inner.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    limited.env_clear().envs(environment);
+    let told = Ran::of(&mut limited).json();
+    let said = lines(&told["results"][2]).join("\n");
+    assert_eq!(said, " 120000 1000:100\n 119999 1000:100\n      1 7:100\n20000");
 }
 
 /// A program of 32 bits without a library: it makes a file, gives it away and looks at it, through
