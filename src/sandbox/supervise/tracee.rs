@@ -253,11 +253,12 @@ impl Tracee {
     }
 
     /// Returns how many threads the process has.
-    pub(super) fn threads(self) -> Result<u64, Errno> {
-        let tasks = rustix::fs::stat(format!("{}/task", self.pid))
-            .map_err(rustix::io::Errno::raw_os_error)?;
+    pub(super) fn threads(self) -> Result<u32, Errno> {
+        let path = CString::new(format!("{}/task", self.pid)).map_err(|_| libc::EINVAL)?;
+        let tasks = kernel::statx(libc::AT_FDCWD, &path, 0, libc::STATX_NLINK)
+            .map_err(|error| errno(&error))?;
         // The folder, its parent's entry, and one for each.
-        Ok(tasks.st_nlink.saturating_sub(2))
+        Ok(tasks.stx_nlink.saturating_sub(2))
     }
 
     /// Returns the place that a call names.
