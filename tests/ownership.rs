@@ -51,14 +51,23 @@ fn over_debian(who: Who, request: &str, steps: &[Step]) -> Vec<Value> {
 }
 
 pub(crate) fn over(driver: &Driver, sidecar: &Value, request: &str, steps: &[Step]) -> Vec<Value> {
+    results(&mut driver.command(request, &acts(driver, sidecar, steps)))
+}
+
+/// What runs steps over the base of a folder, and tells the tree's truth.
+fn acts(driver: &Driver, sidecar: &Value, steps: &[Step]) -> Vec<Value> {
     let mut acts = vec![
         json!({ "memory": { "dir": driver.path("memory"), "bytes": 2_u64 << 30 } }),
         driver.mount(&[json!([driver.path("base"), sidecar])], "memory"),
     ];
     acts.extend(steps.iter().map(Step::act));
     acts.push(json!("truth"));
-    let told = Ran::of(&mut driver.command(request, &acts)).json();
-    told["results"].as_array().unwrap()[2..].to_vec()
+    acts
+}
+
+/// What came of the steps and the truth.
+fn results(command: &mut Command) -> Vec<Value> {
+    Ran::of(command).json()["results"].as_array().unwrap()[2..].to_vec()
 }
 
 /// The same as root and with one id, which must be the same.
@@ -213,18 +222,12 @@ fn more_owners_than_files_can_be_open() {
     let script = "mkdir /root/m; cd /root/m; seq 120000 | xargs touch
         list() { find . -type f -printf '%U:%G\\n' | sort | uniq -c; }
         chown -R 1000:100 .; list; chown 7 5; list; ulimit -Hn";
-    let acts = [
-        json!({ "memory": { "dir": driver.path("memory"), "bytes": 1 << 30 } }),
-        driver.mount(&[json!([driver.path("base"), sidecar])], "memory"),
-        Step::new(script).act(),
-    ];
-    let inner = driver.command("single", &acts);
+    let inner = driver.command("single", &acts(&driver, &sidecar, &[Step::new(script)]));
     let mut limited = Command::new("prlimit");
     limited.args(["--nofile=20000:20000", "--"]).arg(inner.get_program()).args(inner.get_args());
     let environment = inner.get_envs().filter_map(|(name, value)| Some((name, value?)));
     limited.env_clear().envs(environment);
-    let told = Ran::of(&mut limited).json();
-    let said = lines(&told["results"][2]).join("\n");
+    let said = lines(&results(&mut limited)[0]).join("\n");
     assert_eq!(said, " 120000 1000:100\n 119999 1000:100\n      1 7:100\n20000");
 }
 
@@ -264,13 +267,8 @@ void _start(void) {
     std::fs::write(&file, source).unwrap();
     let options = ["-m32", "-nostdlib", "-static", "-ffreestanding", "-fno-stack-protector", "-o"];
     run(Command::new("gcc").args(options).arg(&program).arg(&file));
-    let acts = [
-        json!({ "memory": { "dir": driver.path("memory"), "bytes": 1 << 30 } }),
-        driver.mount(&[json!([driver.path("base"), sidecar])], "memory"),
-        Step::new("small; stat -c %u:%g /root/f").act(),
-    ];
-    let told = Ran::of(&mut driver.command("single", &acts)).json();
-    let said = lines(&told["results"][2]);
+    let results = over(&driver, &sidecar, "single", &[Step::new("small; stat -c %u:%g /root/f")]);
+    let said = lines(&results[0]);
     assert_eq!(said, ["70000", "7", "65534", "7", "8", "7", "9", "9", "1", "8:7"]);
 }
 
@@ -360,13 +358,9 @@ fn many_at_once_and_signals_change_no_answer() {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/drivers/stress.c");
     let program = driver.path("base/usr/bin/stress");
     run(Command::new("cc").args(["-O1", "-w", "-static", "-pthread", source, "-o"]).arg(&program));
-    let acts = [
-        json!({ "memory": { "dir": driver.path("memory"), "bytes": 1 << 30 } }),
-        driver.mount(&[json!([driver.path("base"), sidecar])], "memory"),
-        Step::new("cd /root && timeout 120 stress; stat -c %u:%g process9 thread63").act(),
-    ];
-    let told = Ran::of(&mut driver.command("single", &acts)).json();
-    let said = lines(&told["results"][2]);
-    assert_eq!(said[0], "wrong 0, failed 0, under signals", "{}", told["results"][2]);
+    let step = Step::new("cd /root && timeout 120 stress; stat -c %u:%g process9 thread63");
+    let results = over(&driver, &sidecar, "single", &[step]);
+    let said = lines(&results[0]);
+    assert_eq!(said[0], "wrong 0, failed 0, under signals", "{}", results[0]);
     assert_eq!(said[1..], ["9:7", "63:299"]);
 }

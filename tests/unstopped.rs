@@ -19,6 +19,7 @@ fn with_program(base: &Path) {
 
 #[test]
 fn whatever_is_changed_the_same_is_told() {
+    // `SEEDS` asks for more walks than a run of all tests has time for.
     let seeds: u32 = std::env::var("SEEDS").map_or(2, |seeds| seeds.parse().unwrap());
     let step = |seed: u32| Step::new(&format!("perl /owners.pl {seed}000 3000"));
     for seed in 1..=seeds {

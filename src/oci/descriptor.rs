@@ -45,6 +45,7 @@ impl Descriptor {
     pub fn of(media_type: &str, bytes: &[u8]) -> Descriptor {
         Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64)
     }
+
     /// Returns what kind of artifact the entry of a list of referrers says that it is
     /// (distribution-spec, "Listing Referrers").
     pub fn artifact_type(&self) -> Option<&str> {

@@ -8,11 +8,10 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
-use super::identity::{Entry, Key, birth_of};
+use super::identity::{Entry, Key};
 use super::kernel::{self, Status};
 use super::owners::Ownership;
 use super::view::{View, path_in};
-use crate::rootfs::Record;
 
 /// Returns the entry of a number, and the number that it is under, if another.
 pub(super) fn follow(entries: &HashMap<Key, Entry>, key: Key) -> Option<(Key, &Entry)> {
@@ -29,20 +28,6 @@ impl Ownership {
             && status.stx_nlink > 1
             && !is_folder
             && self.has_entries.load(Ordering::Acquire)
-    }
-
-    /// Returns the record that a file has by another of its links.
-    pub(super) fn of_links(
-        &self,
-        view: View<'_>,
-        fd: BorrowedFd<'_>,
-        status: &Status,
-    ) -> Option<Record> {
-        let above = self.key_above(view, fd, status)?;
-        let entries = self.entries();
-        let entry = entries.get(&above)?;
-        let same = birth_of(status).is_none_or(|birth| birth == entry.identity);
-        same.then(|| entry.record.clone())
     }
 
     /// The number that a file of the overlay has in the upper folder.

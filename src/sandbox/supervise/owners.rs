@@ -148,7 +148,7 @@ impl Ownership {
         self.scope
     }
 
-    pub(super) fn entries(&self) -> RwLockReadGuard<'_, HashMap<Key, Entry>> {
+    fn entries(&self) -> RwLockReadGuard<'_, HashMap<Key, Entry>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -193,9 +193,20 @@ impl Ownership {
         status: &Status,
         fd: Option<BorrowedFd<'_>>,
     ) -> Option<Record> {
+        self.under(key_of(status), view, status, fd)
+    }
+
+    /// Returns the record that is under a number of a file's.
+    fn under(
+        &self,
+        key: Key,
+        view: View<'_>,
+        status: &Status,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Option<Record> {
         let (key, entry) = {
             let entries = self.entries();
-            let (key, entry) = follow(&entries, key_of(status))?;
+            let (key, entry) = follow(&entries, key)?;
             let same = match (&entry.identity, birth_of(status)) {
                 (Identity::Birth(..), Some(birth)) => entry.identity == birth,
                 (Identity::Handle(handle), _) => fd.is_none_or(|fd| {
@@ -245,7 +256,8 @@ impl Ownership {
             return Some(record);
         }
         if let Some(fd) = fd.filter(|_| self.may_have_links(status))
-            && let Some(record) = self.of_links(view, fd, status)
+            && let Some(above) = self.key_above(view, fd, status)
+            && let Some(record) = self.under(above, view, status, Some(fd))
         {
             return Some(record);
         }

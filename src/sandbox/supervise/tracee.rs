@@ -18,7 +18,7 @@ pub(super) fn errno(error: &io::Error) -> Errno {
 
 /// The longest path, with its NUL.
 const PATH_MAX: usize = 4096;
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 /// As much of a text is read at first.
 const FIRST: usize = 128;
 

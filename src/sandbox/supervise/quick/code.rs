@@ -19,7 +19,7 @@ pub(super) const ASK: u64 = PASS + 1;
 pub(super) const TELL: u64 = PASS + 2;
 
 /// How many inodes a process remembers by itself of which nothing is known.
-const PLACES: u32 = 256;
+const REMEMBERED: u32 = 256;
 
 /// What the image begins with.
 pub(super) const SIGN: u64 = 0x4f63_6942_7569_4c44;
@@ -44,8 +44,8 @@ std::arch::global_asm!(
     names_shift = const NAMES_SHIFT,
     names_at = const NAMES_AT,
     length = const LENGTH,
-    room = const LENGTH + 32 * PLACES,
-    places = const PLACES - 1,
+    room = const LENGTH + 32 * REMEMBERED,
+    places = const REMEMBERED - 1,
     statx = const 332,
     newfstatat = const 262,
     stat = const 4,

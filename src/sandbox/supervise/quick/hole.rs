@@ -3,9 +3,7 @@
 
 use std::ops::Range;
 
-use crate::sandbox::supervise::tracee::{Errno, Tracee};
-
-const PAGE: u64 = 4096;
+use crate::sandbox::supervise::tracee::{Errno, PAGE, Tracee};
 
 /// A part of a process's memory, of a file: a line of `/proc/PID/maps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,7 +28,8 @@ use hole::{Files, Hole};
 pub(in crate::sandbox) use code::PASS;
 pub(super) use table::Table;
 
-/// After how many stops at one place a process is helped. It costs as much as some twenty of them.
+/// After how many stops at one place a process is helped: most are stopped a few times only, and to
+/// find room in one takes longer than to answer it.
 const AFTER: u8 = 24;
 /// How many processes are counted at a time.
 const MOST: usize = 4096;
@@ -97,7 +98,7 @@ impl Quick {
         // Whose memory can't be looked at hasn't been helped.
         let Ok(files) = Files::of(tracee) else { return Ok(()) };
         for hole in files.holes(tracee, 0) {
-            if has_image(tracee, &hole) {
+            if has_image(tracee, hole.start) {
                 tracee.overwrite(hole.start + OFF_AT, &1_u64.to_le_bytes())?;
             }
         }
@@ -123,8 +124,7 @@ fn give_table(call: &Call<'_>, table: &Table) -> Handled {
 /// Notes in the process where its table lies, or that it has none.
 fn place_table(call: &Call<'_>) -> Option<Answer> {
     let start = call.returns_to.checked_sub(code::image().told)?;
-    let hole = Hole { start, length: 0 };
-    if !has_image(call.tracee, &hole) || call.still_waits().is_err() {
+    if !has_image(call.tracee, start) || call.still_waits().is_err() {
         return None;
     }
     let address = call.arguments[0];
@@ -134,8 +134,8 @@ fn place_table(call: &Call<'_>) -> Option<Answer> {
     Some(Answer::Value(0))
 }
 
-fn has_image(tracee: Tracee, hole: &Hole) -> bool {
-    tracee.bytes(hole.start, 8).is_ok_and(|bytes| bytes == SIGN.to_le_bytes())
+fn has_image(tracee: Tracee, at: u64) -> bool {
+    tracee.bytes(at, 8).is_ok_and(|bytes| bytes == SIGN.to_le_bytes())
 }
 
 /// Puts the image into the process, unless it is there, and has it called where the process waits.
@@ -155,7 +155,7 @@ fn help(call: &Call<'_>) -> Option<()> {
     let needed = entries_at + ENTRIES * ENTRY;
     let reaches = |hole: &&Hole| hole.start.abs_diff(site) < (1 << 31) - (1 << 20);
     let mut near = near.iter().filter(reaches).filter(|hole| hole.length >= needed);
-    let (hole, is_new) = match near.clone().find(|hole| has_image(tracee, hole)) {
+    let (hole, is_new) = match near.clone().find(|hole| has_image(tracee, hole.start)) {
         Some(hole) => (hole, false),
         None => (near.find(|hole| is_empty(tracee, hole.start, needed))?, true),
     };
