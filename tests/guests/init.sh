@@ -87,6 +87,16 @@ for user in single range root; do
     fresh $user
 done
 
+# An image from its lock and inputs alone; the date is the guest's.
+audit() {
+    chown -R "${uids[single]}:${uids[single]}" /guest/store
+    local store=/guest/store status=0
+    as single /guest/ocibuild audit --offline "$(cat /guest/audited)" || status=$?
+    date --utc
+    return $status
+}
+[ ! -e /guest/audited ] || { wanted audit && run audit audit; }
+
 # A store that root may not write as root, and that keeps no owners but the caller's.
 nfs() {
     local user=$1
