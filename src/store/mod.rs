@@ -30,6 +30,7 @@ mod root;
 mod run;
 mod tarball;
 mod unpacked;
+mod writer;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -44,7 +45,6 @@ use rustix::fs::FlockOperation;
 use crate::disk::{self, At, Budget, Charge};
 use crate::oci::{Digest, json};
 
-pub use blobs::{BlobWriter, Staged, reopen};
 pub use error::Error;
 pub use export::{ExportOptions, Output};
 pub use files::Input;
@@ -56,6 +56,7 @@ pub use outside::Outside;
 pub use records::CachedLayer;
 pub use run::{Run, abandon_runs};
 pub use unpacked::{Slot, Unpacking};
+pub use writer::{BlobWriter, Staged, reopen};
 
 /// The annotation of an index entry that is one platform's part of a name's build to come.
 pub const BUILD_OF: &str = "dev.ocibuild.build-of";

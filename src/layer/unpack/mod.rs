@@ -9,6 +9,7 @@
 
 mod decode;
 mod frames;
+mod header;
 mod list;
 mod records;
 mod sparse;

@@ -8,11 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::super::capability;
 use super::frames::{Frames, Member};
+use super::header::{Metadata, names};
 use super::sparse::Sparse;
 use super::way::{Blocked, Way};
 use super::{EntryProblem, Error, Limits, Owners};
@@ -21,15 +22,6 @@ use crate::rootfs::{Device, DeviceKind, EntryPath, Sidecar};
 
 /// What most file systems give out room in.
 const DISK_BLOCK: u64 = 4096;
-
-/// Owner, permissions and time of an entry.
-#[derive(Clone, Copy, Debug)]
-struct Metadata {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    mtime: i64,
-}
 
 /// What a folder gets that the tar does not describe; the sidecar tells which ones these are.
 const IMPLIED: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: 0 };
@@ -114,7 +106,7 @@ impl<'a> Tree<'a> {
 
     fn member(&mut self, member: &Member, frames: &mut Frames<'_>) -> Result<(), Failure> {
         let names = names(&member.path, self.limits)?;
-        let metadata = metadata(member)?;
+        let metadata = Metadata::of(member)?;
         let Some((name, above)) = names.split_last() else {
             if member.kind != b'5' {
                 return Err(EntryProblem::NoName.into());
@@ -182,7 +174,7 @@ impl<'a> Tree<'a> {
             // After the owner, whose change takes capabilities away.
             self.set_capability(&file, path, capability)?;
         }
-        rustix::fs::futimens(&file, &times(metadata.mtime))
+        rustix::fs::futimens(&file, &metadata.times())
             .map_err(|error| self.failure("set the time of", path, error))
     }
 
@@ -281,7 +273,7 @@ impl<'a> Tree<'a> {
             rustix::fs::chmodat(&folder, *name, mode, AtFlags::empty())
                 .map_err(|error| self.failure("set the mode of", path, error))?;
         }
-        rustix::fs::utimensat(&folder, *name, &times(metadata.mtime), flags)
+        rustix::fs::utimensat(&folder, *name, &metadata.times(), flags)
             .map_err(|error| self.failure("set the time of", path, error))
     }
 
@@ -427,7 +419,7 @@ impl<'a> Tree<'a> {
         .map_err(|error| self.owner_failure(error, path, metadata))?;
         rustix::fs::fchmod(folder, Mode::from_raw_mode(metadata.mode))
             .map_err(|error| self.failure("set the mode of", path, error))?;
-        rustix::fs::futimens(folder, &times(metadata.mtime))
+        rustix::fs::futimens(folder, &metadata.times())
             .map_err(|error| self.failure("set the time of", path, error))
     }
 
@@ -474,44 +466,6 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Splits a name, and refuses one that could lead out.
-fn names<'n>(path: &'n [u8], limits: &Limits) -> Result<Vec<&'n [u8]>, EntryProblem> {
-    if path.starts_with(b"/") {
-        return Err(EntryProblem::Absolute);
-    }
-    if path.is_empty() || path.contains(&0) {
-        return Err(EntryProblem::NoName);
-    }
-    if path.len() > limits.path {
-        return Err(EntryProblem::Bound {
-            what: "the length of its name",
-            bound: limits.path as u64,
-        });
-    }
-    let mut names = Vec::new();
-    for name in path.split(|byte| *byte == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => return Err(EntryProblem::Escape),
-            name => names.push(name),
-        }
-    }
-    if names.len() > limits.depth {
-        let what = "the number of folders above it";
-        return Err(EntryProblem::Bound { what, bound: limits.depth as u64 });
-    }
-    Ok(names)
-}
-
-fn metadata(member: &Member) -> Result<Metadata, EntryProblem> {
-    // The largest number means "leave as it is" to the kernel.
-    let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
-    match (id(member.uid), id(member.gid)) {
-        (Some(uid), Some(gid)) => Ok(Metadata { mode: member.mode, uid, gid, mtime: member.mtime }),
-        _ => Err(EntryProblem::Owner { uid: member.uid, gid: member.gid }),
-    }
-}
-
 fn give(
     path: &[u8],
     metadata: &Metadata,
@@ -531,9 +485,4 @@ fn give(
             Ok(())
         }
     }
-}
-
-fn times(mtime: i64) -> Timestamps {
-    let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
-    Timestamps { last_access: time, last_modification: time }
 }
