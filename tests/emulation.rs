@@ -2,11 +2,8 @@
 
 use crate::support::base;
 use crate::support::cli::{Project, Ran, Who, require_root};
-use crate::support::freezer::Freezer;
 use crate::support::image::{self, entry};
-use crate::support::podman::Podman;
 use crate::support::registry::Registry;
-use crate::support::run;
 
 /// An architecture that isn't this machine's, and its name for `uname`.
 const OTHER: (&str, &str) =
@@ -80,48 +77,4 @@ fn cuda_is_not_for_arm64_and_says_so() {
         assert!(told.contains("not made for linux/arm64") && told.contains(name), "{told}");
         assert!(told.contains("linux/amd64"), "which it is made for: {told}");
     }
-}
-
-/// The repository's own R image for both architectures in one index by root; for arm64 by a user
-/// with one id and nothing else, which is what podman starts: in a namespace that emulates and ends.
-#[test]
-fn debian_r_for_both_architectures_is_one_index_and_runs() {
-    require_root();
-    let repository = |who| {
-        let project = Project::of_the_repository(who);
-        project.add_debian_arm64();
-        project
-    };
-    let freezer = Freezer::of_the_repository();
-    let name = "localhost:5000/rocker/debian-r";
-    let single = repository(Who::Single);
-    let built = freezer.build(&single, &[], &["build", "debian-r"], &[]);
-
-    let registry = Registry::plain();
-    let pushed = registry.image("rocker/debian-r:latest");
-    single.run(&["push", name, "--only", "--to", &pushed]).ok();
-    let (digest, platforms) = image::check(&registry.host(), "rocker/debian-r", "latest");
-    assert_eq!(digest, built);
-    assert_eq!(platforms.len(), 2, "one entry for each");
-    let shown = single.run(&["show", name, "--json"]).json();
-    let arm = shown["platforms"][1].clone();
-    assert_eq!(arm["platform"]["architecture"], "arm64", "{shown}");
-    let apart = arm["manifest"].as_str().unwrap().to_owned();
-
-    // Root makes the smallest of its layers again, over what it has from the registry.
-    let root = repository(Who::Root);
-    root.run(&["pull", &pushed]).ok();
-    root.learn(&single);
-    let line = ["build", "debian-r", "--platform", "linux/arm64", "--refresh", "opt-share"];
-    assert_eq!(freezer.build(&root, &[], &line, &[]), apart);
-
-    let by_digest = registry.image(&format!("rocker/debian-r@{apart}"));
-    let podman = Podman::new();
-    let platform = ["--platform", "linux/arm64"];
-    let pull = [&["pull", "--quiet", "--tls-verify=false"], &platform[..], &[&by_digest]].concat();
-    run(&mut podman.command(&pull));
-    let words = ["Rscript", "-e", "cat(sum(solve(diag(4)) * 1:4), R.version[['arch']])"];
-    let line = [&["run", "--rm", "--network=host"], &platform[..], &[&by_digest], &words].concat();
-    let said = run(&mut podman.command_emulating("linux/arm64", &line)).stdout;
-    assert_eq!(String::from_utf8(said).unwrap(), "10 aarch64");
 }

@@ -93,8 +93,10 @@ mod plain;
 mod crash;
 
 // The repository's own recipes on Debian: one digest, and R, Jupyter and VS Code at work. It takes
-// the longest; tests start in the order of their names, and this one not as the last.
-mod debian;
+// the longest, and tests start in the order of their names: this one as the first. R packages from
+// source are built upon it: the same bytes each time, by every way to install them.
+mod acceptance;
+mod packages;
 
 // How much of an image lies on disk.
 mod disk;
@@ -132,6 +134,3 @@ mod diff;
 // What skopeo, umoci, podman and buildah make of our images, and we of theirs.
 mod clients;
 mod strangers;
-
-// R packages from source: the same bytes each time, by every way to install them.
-mod packages;

@@ -1,11 +1,7 @@
-//! R packages that a recipe compiles: every way to install them, built twice in other surroundings,
-//! comes out the same, down to what compilers and R's help keep of where they ran.
+//! R packages that a recipe compiles, by every way to install them. Built twice in other surroundings
+//! they have to come out the same, down to what compilers and R's help keep of where they ran.
 
-use std::path::Path;
-
-use crate::support::cli::{Project, Who, require_root};
-use crate::support::freezer::Freezer;
-use crate::support::image;
+use crate::support::cli::Project;
 
 /// Makes a repository of packages: one with C, C++, Fortran, classes, data, a vignette and help that
 /// computes, and one that needs it.
@@ -73,43 +69,18 @@ dir.create("/srv/5")
 install.packages("theirs", repos = "file:///tmp/repo")
 "#;
 
-/// The stack's layers for R with a compiler, and recipes that install from source.
-fn project(who: Who) -> Project {
-    let project = Project::of(who);
-    let layers = Path::new(env!("CARGO_MANIFEST_DIR")).join("layers");
-    for layer in ["r", "bspm"] {
-        crate::support::cli::copy_tree(&layers.join(layer), &project.path("layers").join(layer));
-    }
+/// Adds recipes that install from source to a project of the repository's, and a definition that has
+/// them on what debian-ml has R and a compiler in.
+pub(crate) fn add(project: &Project) {
     project.script("ways", &format!("cd /tmp{REPOSITORY}{WAYS}"));
     project.write("layers/plain/repository", format!("set -eu\ncd /tmp{REPOSITORY}"));
     project.write("layers/plain/install.r", INSTALL);
     // As on an image whose R is not ours.
     project.script("bare", "rm /etc/R/Rprofile.site /etc/R/source-installs.R");
-    project.write(
-        "manifests/packages.toml",
-        r#"
-image = "localhost/packages"
-base = "localhost/debian-base:bookworm"
-platforms = ["linux/amd64"]
-layers = [
-  { recipe = "r", without = ["r2u", "cran-apt"], args = { debs = "r-base-core r-base-dev" } },
-  { recipe = "bspm", without = ["bspm-package"], args = { debs = "make r-cran-docopt r-cran-littler r-cran-remotes", packages = "remotes" } },
-  "ways", "bare", "plain",
-]
-"#,
-    );
-    project.import_debian();
-    project
-}
-
-#[test]
-fn packages_compiled_in_a_build_are_the_same_each_time() {
-    require_root();
-    let freezer = Freezer::of_the_repository();
-    let (root, user) = (project(Who::Root), project(Who::Range));
-    let one = freezer.build(&root, &[], &["build", "packages", "--threads", "1"], &[]);
-    let elsewhere =
-        ["unshare", "--uts", "sh", "-c", "hostname elsewhere; umask 077; exec \"$@\"", "sh"];
-    let other = freezer.build(&user, &elsewhere, &["build", "packages", "--memory", "0"], &[]);
-    assert_eq!(other, one, "{}", image::difference(&root, &user, "localhost/packages"));
+    let text = std::fs::read_to_string(project.path("manifests/debian-ml.toml")).unwrap();
+    let (below, above) = text.split_once("recipe = \"ide\"").unwrap();
+    let below = below.rsplit_once('\n').unwrap().0;
+    let (_, config) = above.split_once("\n]\n").unwrap();
+    let text = format!("{below}\n  \"ways\", \"bare\", \"plain\",\n]\n{config}");
+    project.write("manifests/packages.toml", text.replacen("/debian-ml\"", "/packages\"", 1));
 }
