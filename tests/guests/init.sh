@@ -89,10 +89,12 @@ done
 
 # An image from its lock and inputs alone; the date is the guest's.
 audit() {
-    chown -R "${uids[single]}:${uids[single]}" /guest/store
+    chown -R "${uids[single]}:${uids[single]}" /guest/store /guest/checkout
+    cd /guest/checkout
     local store=/guest/store status=0
     as single /guest/ocibuild audit --offline "$(cat /guest/audited)" || status=$?
     date --utc
+    cd /guest
     return $status
 }
 [ ! -e /guest/audited ] || { wanted audit && run audit audit; }
