@@ -14,6 +14,7 @@ use crate::support::{browser, free_port, image, run};
 
 const IMAGE: &str = "localhost:5000/rocker/debian-ml";
 const PACKAGES: &str = "localhost:5000/rocker/packages";
+const TOPMOST: &str = "python";
 
 /// The repository's definitions over the Debian base of this machine; `emulation` builds for others.
 fn repository(who: Who) -> Project {
@@ -157,7 +158,10 @@ fn ml_is_one_digest_and_does_its_work() {
     drop(user);
     // What runs the image leaves a processor idle.
     std::thread::scope(|scope| {
-        scope.spawn(|| on_pulled_parents(&root, &freezer, &name, &built));
+        for who in [Who::Root, Who::Single] {
+            let (root, freezer, name, built) = (&root, &freezer, &name, &built);
+            scope.spawn(move || on_pulled_parents(who, root, freezer, name, built));
+        }
         let podman = Podman::new();
         podman.pull(&name);
         r_computes(&podman, &name);
@@ -167,14 +171,15 @@ fn ml_is_one_digest_and_does_its_work() {
     });
 }
 
-/// With one id, in a store that has the layers from a registry and only knows what they are made of,
-/// builds a layer in the middle again.
-fn on_pulled_parents(root: &Project, freezer: &Freezer, name: &str, built: &str) {
-    let pulled = repository(Who::Single);
+/// In a store that has the layers from a registry and only knows what they are made of, builds a
+/// layer in the middle and, with one id, the topmost again.
+fn on_pulled_parents(who: Who, root: &Project, freezer: &Freezer, name: &str, built: &str) {
+    let pulled = repository(who);
     assert_eq!(pulled.run(&["pull", name]).ok(), built);
     pulled.learn(root);
-    let line = ["build", "debian-ml", "--refresh", "opt-share"];
-    assert_eq!(build(&pulled, freezer, &ELSEWHERE, &line), built);
+    let line = ["build", "debian-ml", "-v", "--refresh", "opt-share", "--refresh", TOPMOST];
+    let line = if who == Who::Root { &line[..5] } else { &line[..] };
+    assert_eq!(build(&pulled, freezer, &ELSEWHERE, line), built, "by {who:?}");
 }
 
 fn r_computes(podman: &Podman, image: &str) {
@@ -236,19 +241,20 @@ fn code_server_answers(podman: &Podman, image: &str) {
     page.picture("code-server");
 }
 
-/// The repository's own R, as far as R itself goes, for another architecture by a user with one id and
-/// nothing else. It is what podman starts, in a namespace that emulates and ends.
+/// The repository's own R image for both architectures in one index by a user with one id and nothing
+/// else; a layer of it again by root. For arm64 it is what podman starts, in a namespace that emulates
+/// and ends.
 #[test]
-fn r_of_another_architecture_is_built_and_runs() {
+fn debian_r_for_both_architectures_is_one_index_and_runs() {
     require_root();
-    let single = Project::of_the_repository(Who::Single);
-    let definition = std::fs::read_to_string(single.path("manifests/debian-r.toml")).unwrap();
-    let lines = definition.lines().filter(|line| !line.contains("recipe = \"bspm\""));
-    let definition = lines.collect::<Vec<_>>().join("\n").replace("\"linux/amd64\", ", "");
-    single.write("manifests/debian-r.toml", definition);
-    single.add_debian_arm64();
+    let repository = |who| {
+        let project = Project::of_the_repository(who);
+        project.add_debian_arm64();
+        project
+    };
     let freezer = Freezer::of_the_repository();
     let name = "localhost:5000/rocker/debian-r";
+    let single = repository(Who::Single);
     let built = freezer.build(&single, &[], &["build", "debian-r"], &[]);
 
     let registry = Registry::plain();
@@ -256,11 +262,18 @@ fn r_of_another_architecture_is_built_and_runs() {
     single.run(&["push", name, "--only", "--to", &pushed]).ok();
     let (digest, platforms) = image::check(&registry.host(), "rocker/debian-r", "latest");
     assert_eq!(digest, built);
-    assert_eq!(platforms.len(), 1, "one entry for each");
+    assert_eq!(platforms.len(), 2, "one entry for each");
     let shown = single.run(&["show", name, "--json"]).json();
-    let arm = shown["platforms"][0].clone();
+    let arm = shown["platforms"][1].clone();
     assert_eq!(arm["platform"]["architecture"], "arm64", "{shown}");
     let apart = arm["manifest"].as_str().unwrap().to_owned();
+
+    // Root makes the smallest of its layers again, over what it has from the registry.
+    let root = repository(Who::Root);
+    root.run(&["pull", &pushed]).ok();
+    root.learn(&single);
+    let line = ["build", "debian-r", "--platform", "linux/arm64", "--refresh", "opt-share"];
+    assert_eq!(freezer.build(&root, &[], &line, &[]), apart);
 
     let by_digest = registry.image(&format!("rocker/debian-r@{apart}"));
     let podman = Podman::new();

@@ -62,7 +62,7 @@ fn a_layer_of_very_many_entries_fits_into_the_memory_promised() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let files = std::env::var("OCIBUILD_TEST_ENTRIES").map_or(100_000, |n| n.parse().unwrap());
+    let files = std::env::var("OCIBUILD_TEST_ENTRIES").map_or(200_000, |n| n.parse().unwrap());
     let expected = fill(dir.path(), files);
     let name = "memory::a_layer_of_very_many_entries_fits_into_the_memory_promised";
     let done = Command::new("/proc/self/exe")

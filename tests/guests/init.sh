@@ -87,7 +87,7 @@ for user in single range root; do
     fresh $user
 done
 
-# An image from its lock and inputs alone; the date is the guest's.
+# An image from its definition, lock and inputs, without a network; the date is the guest's.
 audit() {
     chown -R "${uids[single]}:${uids[single]}" /guest/store /guest/checkout
     cd /guest/checkout
