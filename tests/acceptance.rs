@@ -68,10 +68,8 @@ const LONG_AGO: Surroundings = Surroundings {
     ],
 };
 
-/// Of all tests these builds take the longest: they go a little before the others.
 fn build(project: &Project, freezer: &Freezer, around: &Surroundings, line: &[&str]) -> String {
-    let tool = [&["nice", "-n", "-4"], around.tool].concat();
-    freezer.build(project, &tool, line, around.environment)
+    freezer.build(project, around.tool, line, around.environment)
 }
 
 /// Builds in two projects side by side, and returns both digests.
